@@ -1,0 +1,1 @@
+"""The back of the house: queue, workers, model cache, artifacts, shares, HTTP. Knows no Gradio and no method."""

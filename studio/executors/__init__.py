@@ -1,0 +1,1 @@
+"""Where workers live: local processes today; the interface is `base.Executor`."""
