@@ -24,7 +24,7 @@ class Params(BaseModel):
     """Base of every engine's parameters: frozen, closed, and complete enough to repeat a run.
 
     Subclasses add fields with `title` and `description` (the help under the widget), ranges and units. A value that
-    no range expresses is refused by `validate_for_run` with an `InvalidInput` that names the field.
+    no range expresses is refused by the spec's `validate` with an `InvalidInput` that names the field.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -128,9 +128,7 @@ class DeviceFacts:
     name: str = "CPU"
     memory_total: int = 8 * 2**30  # bytes a job may use on the device
     memory_free: int = 8 * 2**30  # bytes
-    speed: float | None = (
-        None  # work units a second, from stored timings of this engine; None before the first
-    )
+    speed: float | None = None  # work units a second, from stored timings of this engine; None before the first
 
 
 @dataclass(frozen=True)

@@ -93,15 +93,9 @@ class Settings:
     )
     lease: float = _setting("ATELIER_LEASE", 30.0, float, "Seconds a silent worker keeps its job.", low=0.2)
     heartbeat: float = _setting("ATELIER_HEARTBEAT", 5.0, float, "Seconds between signs of life.", low=0.05)
-    grace: float = _setting(
-        "ATELIER_GRACE", 20.0, float, "Seconds a cancelled job has to stop by itself.", low=0.0
-    )
-    poll: float = _setting(
-        "ATELIER_POLL", 0.5, float, "Longest pause of an idle worker between looks.", low=0.01
-    )
-    max_attempts: int = _setting(
-        "ATELIER_MAX_ATTEMPTS", 3, _whole, "Times a job is begun before it fails.", low=1
-    )
+    grace: float = _setting("ATELIER_GRACE", 20.0, float, "Seconds a cancelled job has to stop by itself.", low=0.0)
+    poll: float = _setting("ATELIER_POLL", 0.5, float, "Longest pause of an idle worker between looks.", low=0.01)
+    max_attempts: int = _setting("ATELIER_MAX_ATTEMPTS", 3, _whole, "Times a job is begun before it fails.", low=1)
     waiting_cap: int = _setting("ATELIER_WAITING_CAP", 100, _whole, "Waiting jobs one owner may have.", low=1)
     running_cap: int = _setting("ATELIER_RUNNING_CAP", 4, _whole, "Running jobs one owner may have.", low=1)
     ram_budget: int = _setting(
@@ -118,9 +112,7 @@ class Settings:
         "ATELIER_THREADS", 0, _whole, "CPU threads of one worker; 0: all cores divided by workers.", low=0
     )
     upload_bytes: int = _setting("ATELIER_UPLOAD_BYTES", 64 * 2**20, _size, "Largest upload.", low=1)
-    upload_pixels: int = _setting(
-        "ATELIER_UPLOAD_PIXELS", 50_000_000, _whole, "Most pixels of one picture.", low=1
-    )
+    upload_pixels: int = _setting("ATELIER_UPLOAD_PIXELS", 50_000_000, _whole, "Most pixels of one picture.", low=1)
     rate_per_minute: int = _setting(
         "ATELIER_RATE_PER_MINUTE",
         120,
@@ -141,9 +133,7 @@ class Settings:
         known = {item.metadata["variable"] for item in fields(cls)}
         unknown = sorted(key for key in environ if key.startswith("ATELIER_") and key not in known | _FOREIGN)
         if unknown:
-            raise SettingsError(
-                f"{unknown[0]} is no setting of Atelier. Known ones: {', '.join(sorted(known))}."
-            )
+            raise SettingsError(f"{unknown[0]} is no setting of Atelier. Known ones: {', '.join(sorted(known))}.")
         values = {}
         for item in fields(cls):
             text = environ.get(item.metadata["variable"], "")
@@ -186,6 +176,4 @@ def _parse(metadata: Mapping[str, Any], text: str) -> Any:
 
 def table() -> list[tuple[str, str, str]]:
     """(variable, default, help) of every setting, for `python -m studio settings` and the documentation test."""
-    return [
-        (item.metadata["variable"], str(item.default), item.metadata["help"]) for item in fields(Settings)
-    ]
+    return [(item.metadata["variable"], str(item.default), item.metadata["help"]) for item in fields(Settings)]
