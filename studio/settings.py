@@ -7,6 +7,7 @@ A value that cannot be used stops the start with the variable's name, the value 
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -128,8 +129,9 @@ class Settings:
     )
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str]) -> Settings:
-        """Read all variables. Raises SettingsError with key, value and expected type."""
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read all variables (of this process by default). Raises SettingsError with key, value, expected type."""
+        environ = os.environ if environ is None else environ
         known = {item.metadata["variable"] for item in fields(cls)}
         unknown = sorted(key for key in environ if key.startswith("ATELIER_") and key not in known | _FOREIGN)
         if unknown:
@@ -145,6 +147,10 @@ class Settings:
         """A copy with some fields changed, e.g. another home or port."""
         return dataclasses.replace(self, **changes)
 
+    def child_environ(self) -> dict[str, str]:
+        """The environment for a child process of the studio: this process's own, with these settings on top."""
+        return {**os.environ, **self.environ()}
+
     def environ(self) -> dict[str, str]:
         """The variables that make another process read these same settings."""
         written = {}
@@ -154,6 +160,17 @@ class Settings:
                 text = ",".join(value) if isinstance(value, tuple) else str(value)
                 written[item.metadata["variable"]] = text
         return written
+
+
+def quiet_libraries() -> None:
+    """Switch off telemetry and downloads at run time in the libraries we use; call before importing them."""
+    os.environ.update(
+        GRADIO_ANALYTICS_ENABLED="False",
+        HF_HUB_DISABLE_TELEMETRY="1",
+        HF_HUB_OFFLINE="1",
+        TOKENIZERS_PARALLELISM="false",
+        DO_NOT_TRACK="1",
+    )
 
 
 # Variables of this prefix that are not settings of a running studio.
