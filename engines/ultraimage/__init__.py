@@ -1,0 +1,1 @@
+"""UltraImage: images far above the training resolution of a diffusion transformer."""

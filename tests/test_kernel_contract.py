@@ -1,0 +1,54 @@
+"""Every numeric fixture against the engine's own public function; an engine in the house is tested whole.
+
+Cases lie in tests/fixtures/<engine>/*.npz and in the folder that ATELIER_FIXTURES names, if it is set.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import engines
+from tests.kernel_contract import CASES
+
+FOLDERS = [Path(__file__).parent / "fixtures", *map(Path, filter(None, [os.environ.get("ATELIER_FIXTURES")]))]
+
+
+def cases() -> list[pytest.param]:
+    return [
+        pytest.param(
+            path, id=f"{path.parent.name}-{path.stem}-{number}" if number else f"{path.parent.name}-{path.stem}"
+        )
+        for number, folder in enumerate(FOLDERS)
+        for name in engines.NAMES
+        for path in sorted((folder / name).glob("*.npz"))
+    ]
+
+
+@pytest.mark.parametrize("path", cases())
+def test_kernel(path: Path):
+    with np.load(path, allow_pickle=False) as file:
+        arrays = dict(file)
+    meta = json.loads(str(arrays.pop("meta")))
+    inputs = {name.removeprefix("in_"): array for name, array in arrays.items() if name.startswith("in_")}
+    expected = {name.removeprefix("out_"): array for name, array in arrays.items() if name.startswith("out_")}
+    key = f"{path.parent.name}.{meta['function']}"
+    assert key in CASES, f"no adapter for {key}"
+    found = CASES[key](inputs, meta.get("kwargs", {}))
+    for name, want in expected.items():
+        got = np.asarray(found[name])
+        assert got.shape == want.shape, f"{name}: {got.shape}, expected {want.shape}"
+        if np.issubdtype(want.dtype, np.integer):
+            np.testing.assert_array_equal(got, want, err_msg=name)
+        else:
+            tolerance = {"atol": meta.get("atol", meta.get("tolerance", 0)), "rtol": meta.get("rtol", 1e-6)}
+            np.testing.assert_allclose(got, want, **tolerance, equal_nan=True, err_msg=name)
+
+
+def test_every_engine_has_cases():
+    for name in engines.NAMES:
+        assert list((FOLDERS[0] / name).glob("*.npz")), f"{name} has no numeric cases"
