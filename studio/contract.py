@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -63,6 +64,7 @@ class Context(Protocol):
     models: Models
     device: str  # "cpu", "cuda:0", ...
     plan: str  # one of the spec's memory plans
+    weights: Path | None  # folder with published checkpoints as owner--name; None: only the hub's own cache
 
     def progress(self, step: int, total: int, message: str, preview: Any | None = None) -> None:
         """Report step `step` of `total`; `preview` is a PIL image (throttled, shown while the job runs)."""
@@ -151,6 +153,16 @@ class Paper:
 
 
 @dataclass(frozen=True)
+class Metric:
+    """What a number under a result means, in one sentence a newcomer understands."""
+
+    title: str
+    help: str
+    better: Literal["", "higher", "lower", "one"] = ""  # which way is good; "one": the nearer to 1
+    unit: str = ""
+
+
+@dataclass(frozen=True)
 class EngineSpec:
     """One published method as the house knows it. Data only; imports no torch."""
 
@@ -168,6 +180,7 @@ class EngineSpec:
     model_key: Callable[[Any], str]  # (params) what must be loaded; equal keys make a device "warm"
     plans: tuple[str, ...] = ("default",)  # memory plans, fastest first, thriftiest last
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # name -> parameter values
+    metrics: Mapping[str, Metric] = field(default_factory=dict)  # name as in `ctx.metrics` -> its meaning
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
