@@ -71,7 +71,7 @@ def guided_velocity(
 
 
 def rect_cosine_mask(height: int, width: int, inner_ratio: float = 0.6) -> Tensor:
-    """[height, width]: 1 within `inner_ratio` of the half sides, a cosine down to 0 at the border, the lesser axis."""
+    """[height, width]: 1 within `inner_ratio` of the half sides, a cosine down to 0 at the border, lesser axis."""
     return torch.minimum(_edge_weight(height, inner_ratio)[:, None], _edge_weight(width, inner_ratio)[None, :])
 
 

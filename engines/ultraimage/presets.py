@@ -40,7 +40,13 @@ class ModelPreset:
     distilled_guidance: bool  # guidance is an input of the network, not a second branch
     h_range: tuple[float, float | None]  # published h_min, h_max; None: ln(blocks)
     published_lambda: tuple[float, float]
+    calibration_prompt: str = "a photograph of a landscape"  # what heads are measured on when that is shared
     settings: dict[str, Any] = field(default_factory=dict)  # what `Params` starts from
+
+    @property
+    def attention_sequence(self) -> int:
+        """Tokens that attention was trained on, for the entropy-scale baseline."""
+        return self.train_sequence or self.train_tokens**2 + self.text_tokens
 
     @property
     def local(self) -> bool:
@@ -73,6 +79,7 @@ POCKET = ModelPreset(
     distilled_guidance=False,
     h_range=(0.04, None),
     published_lambda=(1.0, 1.3),
+    calibration_prompt="a red disc under a pale sky over sandy ground",
     settings={"steps": 20, "guidance": 3.0, "guide_guidance": 3.0, "shift": 2.0, "margin": 0.9},
 )
 

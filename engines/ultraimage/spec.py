@@ -111,7 +111,7 @@ class UltraImageParams(Params):
     reuse_calibration: bool = Field(
         True,
         title="Reuse calibration",
-        description="Measure heads once per model and size with an empty prompt; off: anew with this prompt and seed.",
+        description="Measure heads once per model and size, on a fixed prompt; off: anew with this prompt and seed.",
     )
     shift: float | None = Field(
         2.0,
@@ -336,11 +336,13 @@ SPEC = EngineSpec(
     "attention heads that look at little; nothing is trained.",
     paper=Paper(
         "UltraImage: Rethinking Resolution Extrapolation in Image Diffusion Transformers",
-        "Zhao et al.",
+        "Min Zhao et al.",
         2025,
         "https://arxiv.org/abs/2512.04504",
     ),
-    licence="Method: Apache-2.0. Weights: " + "; ".join(f"{m.title}: {m.licence}" for m in MODELS.values()) + ".",
+    licence="This implementation: Apache-2.0. Weights: "
+    + "; ".join(f"{m.title}: {m.licence}" for m in MODELS.values())
+    + ".",
     params=UltraImageParams,
     accepts=("text",),
     produces=("image",),
