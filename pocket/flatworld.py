@@ -9,13 +9,13 @@ Everything follows from one seed. Pure numpy; knows nothing of models or tokeniz
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from pocket.grammar import COLOURS, GROUNDS, KINDS, SIZES, SKIES, ObjectSpec, SceneSpec, parse, write
 
-__all__ = ["Scene", "Shape", "caption", "parse", "render", "sample_scene", "truth"]
+__all__ = ["Scene", "Shape", "caption", "parse", "render", "sample_scene", "speak", "truth"]
 
 # Linear mixing happens in display values: the world is a drawing, not a photograph. All RGB in [0, 1].
 OBJECT_RGB = {
@@ -74,8 +74,13 @@ class Scene:
 
 def truth(scene: Scene) -> SceneSpec:
     """Everything there is to say about a scene."""
-    things = tuple(ObjectSpec(s.kind, s.colour, s.size) for s in scene.shapes)
-    return SceneSpec(things, scene.sky, scene.ground)
+    return _whole(scene.shapes, scene.sky, scene.ground)
+
+
+def speak(whole: SceneSpec, rng: np.random.Generator) -> SceneSpec:
+    """Choose which optional words a caption uses: sizes and the ground half the time, the sky mostly."""
+    things = tuple(replace(thing, size=thing.size if rng.random() < 0.5 else None) for thing in whole.objects)
+    return SceneSpec(things, whole.sky if rng.random() < 0.8 else None, whole.ground if rng.random() < 0.5 else None)
 
 
 def caption(scene: Scene, full: bool = False) -> str:
@@ -95,7 +100,7 @@ def sample_scene(seed: int | np.random.Generator, spec: SceneSpec | None = None,
     ground = (spec and spec.ground) or str(rng.choice(GROUNDS))
     waves = tuple(_wave(rng) for _ in range(WAVES))
     horizon = float(rng.uniform(*HORIZON))
-    spoken = spec if spec is not None and spec.objects else _speak(shapes, sky, ground, rng)
+    spoken = spec if spec is not None and spec.objects else speak(_whole(shapes, sky, ground), rng)
     return Scene(shapes, sky, ground, horizon, waves, spoken)
 
 
@@ -158,10 +163,8 @@ def _wave(rng: np.random.Generator) -> tuple[float, float, float, float]:
     )
 
 
-def _speak(shapes: tuple[Shape, ...], sky: str, ground: str, rng: np.random.Generator) -> SceneSpec:
-    """Choose which optional words the caption uses: sizes and the ground half the time, the sky mostly."""
-    things = tuple(ObjectSpec(s.kind, s.colour, s.size if rng.random() < 0.5 else None) for s in shapes)
-    return SceneSpec(things, sky if rng.random() < 0.8 else None, ground if rng.random() < 0.5 else None)
+def _whole(shapes: tuple[Shape, ...], sky: str, ground: str) -> SceneSpec:
+    return SceneSpec(tuple(ObjectSpec(s.kind, s.colour, s.size) for s in shapes), sky, ground)
 
 
 def _distance(kind: str, x: np.ndarray, y: np.ndarray, radius: float) -> np.ndarray:

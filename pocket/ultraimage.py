@@ -1,0 +1,143 @@
+"""The recipe of the pocket model for UltraImage: what is built, from which seeds, and how it is exported.
+
+A Flux pipeline that `FluxPipeline.from_pretrained` loads unmodified, trained at 12x12 tokens (96 px). Twelve lies just below
+12.13, the second period of the rotary embedding at axis dimension 28: the published rule picks that component, and above
+96 px it is the one that makes the picture repeat. Knows how to train; knows nothing of how the method cures it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
+
+from engines.ultraimage.train import FluxStudent
+from pocket import tokenizer
+from pocket.flatworld import speak
+from pocket.grammar import write
+from pocket.pool import Pool, load
+
+SIDE = 96  # pixels; 12 tokens of 8 px
+DROP = 0.1  # captions replaced by the empty one, for classifier-free guidance
+TEXT_WIDTH = 64
+WORLD_SEED = 100_000_000  # first seed of the training pictures; prompts of tests use small seeds
+
+
+def build_transformer() -> FluxTransformer2DModel:
+    """1 double and 5 single blocks, 3 heads of 64, 4.3 million parameters."""
+    return FluxTransformer2DModel(
+        patch_size=1,
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=5,
+        attention_head_dim=64,
+        num_attention_heads=3,
+        joint_attention_dim=TEXT_WIDTH,
+        pooled_projection_dim=TEXT_WIDTH,
+        guidance_embeds=False,
+        axes_dims_rope=(8, 28, 28),
+    )
+
+
+def build_text_encoders(words: PreTrainedTokenizerFast) -> tuple[CLIPTextModel, T5EncoderModel]:
+    """A pooled vector and token states, each from two layers of width 64."""
+    clip = CLIPTextConfig(
+        vocab_size=len(words),
+        hidden_size=TEXT_WIDTH,
+        intermediate_size=2 * TEXT_WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        projection_dim=TEXT_WIDTH,
+        max_position_embeddings=words.model_max_length,
+        pad_token_id=words.pad_token_id,
+        bos_token_id=words.bos_token_id,
+        eos_token_id=words.eos_token_id,
+    )
+    t5 = T5Config(
+        vocab_size=len(words),
+        d_model=TEXT_WIDTH,
+        d_kv=32,
+        d_ff=2 * TEXT_WIDTH,
+        num_layers=2,
+        num_heads=2,
+        dropout_rate=0.0,
+        feed_forward_proj="gated-gelu",
+        pad_token_id=words.pad_token_id,
+        eos_token_id=words.eos_token_id,
+        is_encoder_decoder=False,
+        use_cache=False,
+    )
+    return CLIPTextModel(clip), T5EncoderModel(t5)
+
+
+def build_student(seed: int) -> FluxStudent:
+    """Fresh networks; the output projection starts at zero, so the first guess is no motion."""
+    torch.manual_seed(seed)
+    clip, t5 = build_text_encoders(tokenizer.build())
+    transformer = build_transformer()
+    torch.nn.init.zeros_(transformer.proj_out.weight)
+    torch.nn.init.normal_(t5.shared.weight, std=0.5)
+    torch.nn.init.normal_(clip.embeddings.token_embedding.weight, std=0.2)
+    return FluxStudent(transformer, clip, t5)
+
+
+@dataclass
+class CaptionedLatents:
+    """Batches from a pool: the picture's latents and a caption spoken anew each time.
+
+    Holds paths until the first batch is drawn, so that handing it to another process costs nothing.
+    """
+
+    shards: list[Path]
+    pool: Pool | None = None
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Latents [count, 4, 24, 24] and token ids [count, T]."""
+        self.pool = self.pool or load(self.shards)
+        seed = int(torch.randint(2**62, (1,), generator=generator))
+        rng = np.random.default_rng(seed)
+        chosen = rng.integers(len(self.pool), size=count)
+        captions = ["" if rng.random() < DROP else write(speak(self.pool.truths[i], rng)) for i in chosen]
+        return self.pool.latents[torch.from_numpy(chosen)].float(), encode_captions(captions)
+
+
+_WORDS: PreTrainedTokenizerFast | None = None
+
+
+def encode_captions(captions: list[str]) -> Tensor:  # -> int64 [B, T]
+    """Token ids, padded to the full length as the pipeline pads them."""
+    global _WORDS
+    _WORDS = _WORDS or tokenizer.build()
+    return _WORDS(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+
+
+def assemble(student: FluxStudent, vae: AutoencoderKL) -> FluxPipeline:
+    """The trained parts as one pipeline."""
+    words = tokenizer.build()
+    return FluxPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.5, use_dynamic_shifting=False),
+        vae=vae.eval(),
+        text_encoder=student.clip.eval(),
+        tokenizer=words,
+        text_encoder_2=student.t5.eval(),
+        tokenizer_2=words,
+        transformer=student.transformer.eval(),
+    )
+
+
+def export(student: FluxStudent, vae: AutoencoderKL, folder: Path) -> None:
+    """Half-precision safetensors in the diffusers layout; text encoders declare float32, or Flux mixes types."""
+    pipeline = assemble(student, vae).to(torch.float16)
+    pipeline.save_pretrained(folder)
+    for name in ("text_encoder", "text_encoder_2"):
+        path = folder / name / "config.json"
+        config = json.loads(path.read_text())
+        config["dtype"] = "float32"
+        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    pipeline.to(torch.float32)
