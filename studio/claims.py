@@ -1,0 +1,235 @@
+"""The workers' side of the queue: who gets which job next, and what a worker may say about the job it holds.
+
+A claim serves the least recently served owner first; within the owner the smallest rank, which is priority with
+ageing; and within the first jobs of equal priority one whose models are warm. It knows neither engines nor processes:
+a worker is a name that must renew its lease.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from studio.canonical import dumps
+from studio.db import Database
+from studio.errors import Conflict
+from studio.rows import WORKER_KINDS, Job, Wish, append, find, load_job, move
+from studio.settings import Settings
+
+# Ageing: a job gains one step of priority for each 600 s it waits, so that no stream of urgent jobs starves it. As
+# all waiting jobs gain at the same pace, their order is fixed at queueing: by `time of queueing - 600 s * priority`.
+AGE_S = 600.0
+# How many jobs of an owner a claim looks at for warm models, and how often one job may be passed over for them.
+LOOK_AHEAD = 32
+MAX_SKIPS = 32
+
+
+def rank(queued: float, priority: int) -> float:
+    """The moment at which a job of priority 0 would have been queued to be equal to this one, in seconds."""
+    return queued - AGE_S * priority
+
+
+class Claims:
+    """What workers and their supervisor ask of the queue. Every call is one transaction."""
+
+    _db: Database
+    _clock: Callable[[], float]
+    _settings: Settings
+
+    def claim(self, worker: str, device: str, warm: Collection[str] = ()) -> Job | None:
+        """The next job for `worker`, now running and leased to it, or None. Takes over expired leases first."""
+        with self._db.transaction() as connection:
+            now = self._clock()
+            for lost in _select(connection, "state = 'running' AND lease_until <= ?", now):
+                self._take_back(connection, lost, now)
+            if connection.execute("SELECT paused FROM queue").fetchone()["paused"]:
+                return None
+            job = _next(connection, self._settings.running_cap, warm)
+            if job is None:
+                return None
+            connection.execute(
+                "UPDATE owner SET last_served = (SELECT MAX(last_served) + 1 FROM owner) WHERE owner = ?",
+                (job.owner,),
+            )
+            return move(
+                connection,
+                job,
+                "running",
+                now,
+                "claimed",
+                {"worker": worker, "device": device, "attempt": job.attempts + 1},
+                worker=worker,
+                device=device,
+                lease_until=now + self._settings.lease,
+                attempts=job.attempts + 1,
+                started=now,
+                skipped=0,
+            )
+
+    def heartbeat(self, job_id: str, worker: str) -> Wish:
+        """Renew the lease; returns what the owner wishes. Raises Conflict if the job is no longer this worker's."""
+        with self._db.transaction() as connection:
+            job = _held(connection, job_id, worker)
+            until = self._clock() + self._settings.lease
+            connection.execute("UPDATE job SET lease_until = ? WHERE seq = ?", (until, job.seq))
+            return job.wish
+
+    def wish(self, job_id: str, worker: str) -> Wish:
+        """What the owner wishes, without renewing anything: cheap enough for every step. Raises Conflict if lost."""
+        with self._db.read() as connection:
+            return _held(connection, job_id, worker).wish
+
+    def event(self, job_id: str, worker: str, kind: str, payload: Mapping[str, Any]) -> None:
+        """Report something about the held job. Raises Conflict if lost, ValueError for a kind not of workers."""
+        if kind not in WORKER_KINDS:
+            raise ValueError(f"event kind {kind!r}: a worker reports one of {', '.join(sorted(WORKER_KINDS))}")
+        with self._db.transaction() as connection:
+            _held(connection, job_id, worker)
+            append(connection, job_id, self._clock(), kind, payload)
+
+    def progress(self, job_id: str, worker: str, payload: Mapping[str, Any]) -> None:
+        """Report step, total, message, eta (seconds or None) and preview (its number or None). Conflict if lost."""
+        with self._db.transaction() as connection:
+            _held(connection, job_id, worker)
+            connection.execute("UPDATE job SET progress = ? WHERE id = ?", (dumps(payload), job_id))
+            append(connection, job_id, self._clock(), "progress", payload)
+
+    def set_plan(self, job_id: str, worker: str, plan: str) -> None:
+        """Note the memory plan the held job runs with. Raises Conflict if lost."""
+        with self._db.transaction() as connection:
+            _held(connection, job_id, worker)
+            connection.execute("UPDATE job SET plan = ? WHERE id = ?", (plan, job_id))
+            append(connection, job_id, self._clock(), "plan", {"plan": plan})
+
+    def succeed(self, job_id: str, worker: str) -> Job:
+        """The held job is done; wins over a cancel or pause that came too late. Raises Conflict if lost."""
+        with self._db.transaction() as connection:
+            return move(connection, _held(connection, job_id, worker), "succeeded", self._clock(), "succeeded")
+
+    def fail(self, job_id: str, worker: str, error: Mapping[str, Any]) -> Job:
+        """The held job ended with `error` (AtelierError.as_dict()). Raises Conflict if lost."""
+        with self._db.transaction() as connection:
+            held = _held(connection, job_id, worker)
+            return move(connection, held, "failed", self._clock(), "failed", error, error=dumps(error))
+
+    def finish_cancelled(self, job_id: str, worker: str) -> Job:
+        """The held job stopped as its owner wished. Raises Conflict if lost or if nobody wished it."""
+        with self._db.transaction() as connection:
+            held = _wished(_held(connection, job_id, worker), "cancel")
+            return move(connection, held, "cancelled", self._clock(), "cancelled")
+
+    def finish_paused(self, job_id: str, worker: str) -> Job:
+        """The held job stopped to go on later; the attempt does not count. A cancel that came meanwhile wins.
+
+        Raises Conflict if lost, or if the owner took the wish back.
+        """
+        with self._db.transaction() as connection:
+            held = _held(connection, job_id, worker)
+            if held.wish == "cancel":
+                return move(connection, held, "cancelled", self._clock(), "cancelled")
+            _wished(held, "pause")
+            return move(connection, held, "paused", self._clock(), "paused", attempts=held.attempts - 1)
+
+    def release(self, job_id: str, worker: str) -> Job:
+        """Give the held job back without counting the attempt, e.g. at an orderly stop. Raises Conflict if lost."""
+        with self._db.transaction() as connection:
+            held = _held(connection, job_id, worker)
+            return self._end_attempt(connection, held, self._clock(), "released", held.attempts - 1)
+
+    def reclaim(self, worker: str) -> list[Job]:
+        """The worker's process is known to be dead: take all its jobs back at once; returns them as they are now."""
+        with self._db.transaction() as connection:
+            now = self._clock()
+            lost = _select(connection, "state = 'running' AND worker = ?", worker)
+            return [self._take_back(connection, job, now) for job in lost]
+
+    def overdue_cancels(self, grace_s: float) -> list[Job]:
+        """Running jobs whose cancel was asked for at least `grace_s` seconds ago: time to kill their workers."""
+        with self._db.read() as connection:
+            last = self._clock() - grace_s
+            return _select(connection, "state = 'running' AND wish = 'cancel' AND wish_time <= ?", last)
+
+    def cancel_dead(self, job_id: str, worker: str) -> Job:
+        """After the kill: the job its owner wanted stopped is cancelled. Raises Conflict if lost or not wished."""
+        return self.finish_cancelled(job_id, worker)
+
+    def _take_back(self, connection: sqlite3.Connection, job: Job, now: float) -> Job:
+        """End an attempt whose worker fell silent: wish first, then another attempt, then failure."""
+        if not job.wish and job.attempts >= self._settings.max_attempts:
+            times = "once" if job.attempts == 1 else f"{job.attempts} times"
+            error = {
+                "code": "worker_died",
+                "message": f"The worker died {times} while it ran this job.",
+                "remedy": "Try a smaller size or another device; the log tells how the worker ended.",
+                "field": None,
+            }
+            return move(connection, job, "failed", now, "failed", error, error=dumps(error))
+        return self._end_attempt(connection, job, now, "worker lost", job.attempts)
+
+    def _end_attempt(self, connection: sqlite3.Connection, job: Job, now: float, why: str, attempts: int) -> Job:
+        """Stop running without a result: as the owner wished, else back into the queue at the old place."""
+        told = {"reason": why, "attempt": job.attempts, "worker": job.worker}
+        if job.wish == "cancel":
+            return move(connection, job, "cancelled", now, "cancelled", told)
+        if job.wish == "pause":
+            return move(connection, job, "paused", now, "paused", told, attempts=max(0, job.attempts - 1))
+        return move(connection, job, "queued", now, "retry", told, attempts=attempts)
+
+
+def _select(connection: sqlite3.Connection, condition: str, value: Any) -> list[Job]:
+    rows = connection.execute(f"SELECT * FROM job WHERE {condition} ORDER BY seq", (value,)).fetchall()
+    return [load_job(row) for row in rows]
+
+
+def _held(connection: sqlite3.Connection, job_id: str, worker: str) -> Job:
+    job = find(connection, job_id)
+    if job.state != "running" or job.worker != worker:
+        raise Conflict(f"Job {job_id} is no longer held by worker {worker}.", "Drop it and claim another one.")
+    return job
+
+
+def _wished(job: Job, wish: Wish) -> Job:
+    if job.wish != wish:
+        raise Conflict(f"Nobody asked to {wish} job {job.id} (any more).", "Go on with it.")
+    return job
+
+
+def _next(connection: sqlite3.Connection, running_cap: int, warm: Collection[str]) -> Job | None:
+    """The waiting job to serve now. Reads one row of each index it needs, however long the queue is."""
+    owner = connection.execute(
+        "SELECT owner FROM owner WHERE waiting > 0 AND running < ? ORDER BY last_served, number LIMIT 1",
+        (running_cap,),
+    ).fetchone()
+    if owner is None:
+        return None
+    first = connection.execute(
+        "SELECT seq, priority, model_key FROM job WHERE state = 'queued' AND owner = ? ORDER BY rank, seq LIMIT 1",
+        (owner["owner"],),
+    ).fetchone()
+    chosen = first["seq"]
+    if warm and first["model_key"] not in warm:
+        chosen = _warm_one(connection, owner["owner"], first, warm)
+    return load_job(connection.execute("SELECT * FROM job WHERE seq = ?", (chosen,)).fetchone())
+
+
+def _warm_one(connection: sqlite3.Connection, owner: str, first: sqlite3.Row, warm: Collection[str]) -> int:
+    """A warm job close behind `first` and of its priority, else `first`. Counts the jobs it passes over."""
+    window = connection.execute(
+        "SELECT seq, model_key, skipped FROM job WHERE state = 'queued' AND owner = ? AND priority = ? "
+        "ORDER BY rank, seq LIMIT ?",
+        (owner, first["priority"], LOOK_AHEAD),
+    ).fetchall()
+    passed: list[int] = []
+    for row in window:
+        if row["model_key"] in warm:
+            connection.execute(
+                "UPDATE job SET skipped = skipped + 1 WHERE seq IN (SELECT value FROM json_each(?))",
+                (json.dumps(passed),),
+            )
+            return int(row["seq"])
+        if row["skipped"] >= MAX_SKIPS:
+            break
+        passed.append(row["seq"])
+    return int(first["seq"])

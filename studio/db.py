@@ -1,0 +1,185 @@
+"""One SQLite file: WAL, transactions that take the write lock at once, numbered migrations.
+
+The only module that opens the store. It knows SQLite's errors and no table. A connection belongs to one thread and
+never crosses a fork. Writers of one process queue at a lock, so that they take turns instead of polling the file.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from studio.errors import StoreUnavailable
+from studio.migrations import MIGRATIONS
+
+BUSY_S = 30.0  # seconds one process waits for another's transaction
+
+# Connections opened before a fork: closing one in the child would tear the parent's log, so they are kept.
+_inherited: list[object] = []
+
+_SENTENCES = {
+    sqlite3.SQLITE_FULL: ("The disk that holds the store is full.", "Free some space and try again."),
+    sqlite3.SQLITE_READONLY: ("The store is read-only.", "Make its folder writable and try again."),
+    sqlite3.SQLITE_CANTOPEN: ("The store cannot be opened.", "Check that its folder exists and is writable."),
+    sqlite3.SQLITE_PERM: ("The store may not be opened.", "Check the permissions of its folder."),
+    sqlite3.SQLITE_IOERR: ("The disk failed while the store was used.", "Check the disk and its free space."),
+    sqlite3.SQLITE_BUSY: ("The store is busy for longer than it should be.", "Try again in a moment."),
+    sqlite3.SQLITE_CORRUPT: ("The store is damaged.", "Restore atelier.db from a backup, or move it away."),
+    sqlite3.SQLITE_NOTADB: ("atelier.db is not a store of Atelier.", "Move it away or choose another folder."),
+}
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn SQLite's errors about disk, permission and damage into StoreUnavailable; others pass."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        code = getattr(error, "sqlite_errorcode", None)
+        known = _SENTENCES.get(code & 0xFF) if code is not None else None
+        if known is None:
+            raise
+        raise StoreUnavailable(*known) from error
+
+
+class Database:
+    """The store at `path`, brought to the newest version. Raises StoreUnavailable with a sentence.
+
+    `clock` gives seconds since the epoch. `durable=False` skips the syncing of every commit, for tests and throw-away
+    stores: a power cut may then lose or damage it.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        clock: Callable[[], float] = time.time,
+        durable: bool = True,
+        busy_s: float = BUSY_S,
+    ) -> None:
+        self.path = Path(path)
+        self.clock = clock
+        self._durable = durable
+        self._busy_s = busy_s
+        self._lock = threading.Lock()
+        self._start()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._prepare()
+        except OSError as error:
+            raise StoreUnavailable(
+                f"The folder {self.path.parent} cannot be used: {error.strerror}.",
+                "Make it writable, free some space, or set ATELIER_HOME to another one.",
+            ) from error
+
+    def connect(self) -> sqlite3.Connection:
+        """This thread's connection, opened at its first call."""
+        if self._pid != os.getpid():
+            _inherited.append((self._open, self._mine))
+            self._start()
+        connection: sqlite3.Connection | None = getattr(self._mine, "connection", None)
+        if connection is None:
+            with translated():
+                connection = self._new_connection()
+            self._mine.connection = connection
+            with self._lock:
+                self._close_dead_threads()
+                self._open.append((threading.current_thread(), connection))
+        return connection
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All or nothing, alone among writers from the first statement on. Transactions do not nest.
+
+        Raises StoreUnavailable when the disk is full, read-only, damaged, or locked for too long.
+        """
+        connection = self.connect()
+        with self._writer, translated():
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            finally:
+                # A full disk may have rolled back by itself; then there is nothing left to undo.
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """One consistent snapshot for several SELECTs; never waits for writers. Joins an open transaction."""
+        connection = self.connect()
+        if connection.in_transaction:
+            yield connection
+            return
+        with translated():
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                connection.execute("ROLLBACK")
+
+    @property
+    def version(self) -> int:
+        """How many migrations the store has taken."""
+        return int(self.connect().execute("PRAGMA user_version").fetchone()[0])
+
+    def close(self) -> None:
+        """Close the connections of every thread of this process. The next use opens new ones."""
+        if self._pid != os.getpid():
+            return
+        with self._lock:
+            for _, connection in self._open:
+                connection.close()
+            self._open.clear()
+            self._mine = threading.local()
+
+    def _start(self) -> None:
+        self._pid = os.getpid()
+        self._mine = threading.local()
+        self._open: list[tuple[threading.Thread, sqlite3.Connection]] = []
+        self._lock = threading.Lock()
+        self._writer = threading.RLock()  # re-entrant, so that nesting fails with a sentence and not by hanging
+
+    def _close_dead_threads(self) -> None:
+        for thread, connection in self._open:
+            if not thread.is_alive():
+                connection.close()
+        self._open = [item for item in self._open if item[0].is_alive()]
+
+    def _new_connection(self) -> sqlite3.Connection:
+        # Only this thread uses it; the check is off so that `close` may be called from another.
+        connection = sqlite3.connect(
+            self.path, timeout=self._busy_s, isolation_level=None, check_same_thread=False, cached_statements=256
+        )
+        connection.row_factory = sqlite3.Row
+        connection.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'OFF'}")
+        connection.execute("PRAGMA foreign_keys = ON")
+        return connection
+
+    def _prepare(self) -> None:
+        """Switch to WAL and migrate. Processes that open a new store at the same moment take turns."""
+        lock = os.open(self.path.with_name(self.path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            connection = self.connect()
+            with translated():
+                version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+                connection.execute("PRAGMA journal_mode = WAL")
+            if version > len(MIGRATIONS):
+                raise StoreUnavailable(
+                    f"The store {self.path} is of version {version}; this Atelier knows up to {len(MIGRATIONS)}.",
+                    "Start the newer Atelier that wrote it, or choose another ATELIER_HOME.",
+                )
+            for number, statements in enumerate(MIGRATIONS[version:], start=version + 1):
+                with self.transaction():
+                    for statement in statements:
+                        connection.execute(statement)
+                    connection.execute(f"PRAGMA user_version = {number}")
+        finally:
+            os.close(lock)
