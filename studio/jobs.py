@@ -176,6 +176,7 @@ class Jobs(Claims, Fleet):
 
     @property
     def queue_paused(self) -> bool:
+        """Whether jobs are held back."""
         with self._db.read() as connection:
             return bool(connection.execute("SELECT paused FROM queue").fetchone()["paused"])
 

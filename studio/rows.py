@@ -167,4 +167,5 @@ def refusal(job: Job, to: State) -> Conflict:
 
 
 def load_event(row: sqlite3.Row) -> Event:
+    """A row as an Event."""
     return Event(row["job"], row["seq"], row["time"], row["kind"], cast(dict[str, Any], json.loads(row["payload"])))

@@ -1,0 +1,97 @@
+"""What is thrown away and when: old unshared jobs, old uploads, bytes nobody refers to, leftovers of crashes.
+
+Knows the tables of results and the folders under home; decides nothing about jobs that have not ended.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from studio.db import Database
+
+if TYPE_CHECKING:
+    from studio.artifacts import Artifacts
+
+DAY_S = 86_400.0
+# Bytes are written before anything refers to them, so what is fresh is never garbage.
+FRESH_S = DAY_S
+
+_SHA = re.compile(r"[0-9a-f]{64}")
+
+_OLD_JOBS = """
+SELECT id FROM job
+WHERE state IN ('succeeded', 'failed', 'cancelled') AND ended < ?
+AND NOT EXISTS (SELECT 1 FROM share WHERE share.job = job.id AND share.revoked IS NULL)
+"""
+
+
+def sweep(artifacts: Artifacts, db: Database, now: float, retention_days: float) -> dict[str, int]:
+    """Remove what is older than `retention_days` (0: keep) and all garbage; returns how many of each.
+
+    `now` is in seconds of the store's clock, which must be the wall clock, as ages of files are compared with it.
+    """
+    removed = {"jobs": 0, "uploads": 0, "files": 0, "leftovers": 0}
+    if retention_days > 0:
+        horizon = now - retention_days * DAY_S
+        removed["jobs"] = _drop_jobs(artifacts, db, horizon)
+        removed["uploads"] = _drop_uploads(db, horizon)
+    removed["files"] = _drop_blobs(artifacts, db, now - FRESH_S)
+    removed["leftovers"] = _drop_leftovers(artifacts.home, db, now - FRESH_S)
+    return removed
+
+
+def _drop_jobs(artifacts: Artifacts, db: Database, horizon: float) -> int:
+    with db.transaction() as connection:
+        old = [row["id"] for row in connection.execute(_OLD_JOBS, (horizon,))]
+        connection.executemany("DELETE FROM job WHERE id = ?", [(job_id,) for job_id in old])
+    for job_id in old:
+        artifacts.drop_files(job_id)
+    return len(old)
+
+
+def _drop_uploads(db: Database, horizon: float) -> int:
+    with db.transaction() as connection:
+        used = _inputs(connection)
+        old = connection.execute("SELECT sha, owner FROM upload WHERE created < ?", (horizon,)).fetchall()
+        gone = [(row["sha"], row["owner"]) for row in old if row["sha"] not in used]
+        connection.executemany("DELETE FROM upload WHERE sha = ? AND owner = ?", gone)
+    return len(gone)
+
+
+def _inputs(connection: sqlite3.Connection) -> set[str]:
+    """Every hash that the parameters of some job mention."""
+    rows = connection.execute("SELECT params FROM job")
+    return {sha for row in rows for sha in _SHA.findall(row["params"])}
+
+
+def _drop_blobs(artifacts: Artifacts, db: Database, before: float) -> int:
+    """Remove bytes that are neither upload, result nor input. The file goes first: a row without one does no harm."""
+    with db.transaction() as connection:
+        used = _inputs(connection)
+        rows = connection.execute(
+            "SELECT sha FROM blob WHERE touched < ? AND sha NOT IN (SELECT sha FROM upload) "
+            "AND sha NOT IN (SELECT sha FROM output)",
+            (before,),
+        ).fetchall()
+        gone = [row["sha"] for row in rows if row["sha"] not in used]
+        for sha in gone:
+            (artifacts.home / "files" / sha[:2] / sha).unlink(missing_ok=True)
+            connection.execute("DELETE FROM blob WHERE sha = ?", (sha,))
+    return len(gone)
+
+
+def _drop_leftovers(home: Path, db: Database, before: float) -> int:
+    """Remove what crashes left: temporary files, and files without a row."""
+    with db.read() as connection:
+        known = {row["sha"] for row in connection.execute("SELECT sha FROM blob")}
+    files = [path for path in home.glob("files/??/*") if path.name not in known]
+    files += list(home.glob("tmp/*.part")) + list(home.glob("*/*/.*.part"))
+    removed = 0
+    for path in files:
+        if path.is_file() and path.stat().st_mtime < before:
+            path.unlink(missing_ok=True)
+            removed += 1
+    return removed
