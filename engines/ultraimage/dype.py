@@ -18,7 +18,7 @@ from engines.ultraimage.rope import flux_table
 BETA = (1.25, 0.75)  # rotations between which linear gives way to NTK
 GAMMA = (16.0, 2.0)  # rotations between which the result gives way to the trained frequencies
 EXPONENT = 2.0  # kappa(t) = t^2
-LEAST_TIME = 1e-3  # at kappa = 0 the correction index divides by zero
+LEAST_TIME = 1e-2  # below it the published ramps turn round and interpolate everything; at 0 they divide by it
 
 
 def dype_frequencies(
@@ -35,7 +35,9 @@ def dype_frequencies(
     scale = max(target_tokens / base_tokens, 1.0)
     if scale <= 1.0:
         return base, 1.0
-    kappa = max(timestep, LEAST_TIME) ** EXPONENT if dynamic else 1.0
+    if dynamic and timestep <= 0:
+        raise ValueError(f"DyPE at noise level {timestep}: it must be above 0")
+    kappa = timestep**EXPONENT if dynamic else 1.0
     if method == "ntk":
         power = 2.0 * kappa if dynamic else 1.0
         factor = max(1.0, (scale ** (dim / (dim - 2))) ** power)

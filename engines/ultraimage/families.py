@@ -213,7 +213,7 @@ class QwenFamily(Family):
         mean, deviation = (
             torch.tensor(values).view(1, -1, 1, 1, 1) for values in (vae.config.latents_mean, vae.config.latents_std)
         )
-        return mean.to(like), (1.0 / deviation).to(like)
+        return mean.to(like), 1.0 / deviation.to(like)  # rounded before inverting, as the pipeline does
 
     def to_vae(self, vae: nn.Module, latents: Tensor) -> Tensor:
         """z * std + mean, with a frame axis."""

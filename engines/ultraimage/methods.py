@@ -19,7 +19,7 @@ from engines.ultraimage.concentration import (
     focus_factor,
     proportional_scale,
 )
-from engines.ultraimage.dype import dype_frequencies
+from engines.ultraimage.dype import LEAST_TIME, dype_frequencies
 from engines.ultraimage.frequency import (
     interpolated_frequencies,
     ntk_frequencies,
@@ -82,7 +82,7 @@ def _corrected_axis(params: UltraImageParams, model: ModelPreset, dim: int, targ
 def _dype_rule(still: Tensor, model: ModelPreset, grid: tuple[int, int]) -> Rule:
     def rule(sigma: float) -> Axes:
         spatial = [
-            dype_frequencies(dim, THETA, n, model.train_tokens, timestep=sigma)
+            dype_frequencies(dim, THETA, n, model.train_tokens, timestep=max(sigma, LEAST_TIME))
             for dim, n in zip(model.axes[1:], grid, strict=True)
         ]
         return [still, *(f for f, _ in spatial)], [1.0, *(m for _, m in spatial)]

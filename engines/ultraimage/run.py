@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers.utils.torch_utils import randn_tensor
@@ -23,7 +24,7 @@ from engines.ultraimage.methods import (
     position_rule,
     proportional_table,
 )
-from engines.ultraimage.metrics import measure
+from engines.ultraimage.metrics import measure, seam_visibility, vividness
 from engines.ultraimage.pipeline import Weights, locate
 from engines.ultraimage.presets import METHODS
 from engines.ultraimage.sampling import Guide, OnStep, ResolutionGuide, ViewGuide, denoise, scheduler_for
@@ -105,6 +106,11 @@ class _Work:
         self.reached += self.params.steps + 1
 
     @property
+    def prompt(self) -> str:
+        """What the large picture should show."""
+        return self.params.prompt_high.strip() or self.params.prompt
+
+    @property
     def tiles(self) -> bool:
         """Whether the memory plan decodes in tiles."""
         return self.ctx.plan != "fast"
@@ -124,7 +130,7 @@ class _Work:
 
             return _Prompts(
                 small=encode(p.prompt, p.negative_prompt, p.guide_guidance),
-                large=encode(p.prompt_high.strip() or p.prompt, p.negative_prompt, p.guidance),
+                large=encode(self.prompt, p.negative_prompt, p.guidance),
                 calibration=encode(model.calibration_prompt, "", p.guidance),
             )
 
@@ -305,6 +311,12 @@ class _Work:
             picture = self.family.decode(parts["vae"], latents, tiles=self.tiles)[0]
         facts = {"role": about.role, "method": method, "title": about.title, "seed": self.params.seed}
         self.ctx.save(self.file(method), "image", picture, **facts, **({"note": about.note} if about.note else {}))
-        self.ctx.metrics(self.file(method), **measure(picture, self.params.prompt))
+        self.ctx.metrics(self.file(method), **self._numbers(np.asarray(picture)))
         self.reached += 1
         self.ctx.progress(self.reached, self.total, f"{about.title}: done")
+
+    def _numbers(self, picture: np.ndarray) -> dict[str, Any]:
+        """What can be said of this picture: objects and horizons only where the model draws countable ones."""
+        if self.model.countable:
+            return measure(picture, self.prompt)
+        return {"vividness": vividness(picture), "seam": seam_visibility(picture, self.family.cell)}

@@ -26,6 +26,7 @@ from engines.ultraimage.guidance import (
     view_window,
 )
 from engines.ultraimage.hooks import Focus, Place
+from studio.errors import EngineFailed, InvalidInput
 
 
 class Guide(Protocol):
@@ -147,6 +148,12 @@ def scheduler_for(
         scheduler.config.get("max_shift", 1.15),
     )
     scheduler.set_timesteps(None if sigmas is not None else steps, device=device, sigmas=sigmas, mu=mu)
+    if not torch.isfinite(scheduler.sigmas).all():
+        raise InvalidInput(
+            f"The checkpoint's schedule is not defined for {steps} step.",
+            "Use at least 2, or a shift.",
+            field="steps",
+        )
     return scheduler
 
 
@@ -183,4 +190,6 @@ def denoise(
         clean = latents - sigma * velocity
         latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
         on_step(step + 1, latents, clean)
+    if not torch.isfinite(latents).all():  # it would decode to black without a word
+        raise EngineFailed("The sampling left the range of numbers.", "Lower the guidance or the sharpening.")
     return latents if guide is None else guide.after(latents)

@@ -11,11 +11,11 @@ from pydantic import Field, model_validator
 
 from engines.ultraimage import estimate as cost
 from engines.ultraimage.presets import METHODS, MODELS, ModelPreset
-from engines.ultraimage.prompt import check_prompt, prompt_notes, unknown_words
-from studio.contract import DeviceFacts, EngineSpec, Estimate, Paper, Params
+from engines.ultraimage.prompt import check_prompt, prompt_notes, unknown_words, vocabulary
+from studio.contract import DeviceFacts, EngineSpec, Estimate, Metric, Paper, Params
 from studio.errors import InvalidInput
 
-__all__ = ["METHODS", "MODELS", "SPEC", "UltraImageParams", "target_size", "unknown_words"]
+__all__ = ["METHODS", "MODELS", "SPEC", "UltraImageParams", "target_size", "unknown_words", "vocabulary"]
 
 MethodName = Literal[
     "ultraimage",
@@ -327,6 +327,19 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
+METRICS = {
+    "objects": Metric(
+        "Objects", "Separate saturated things in the picture; more than asked for means repetition.", "one"
+    ),
+    "expected_objects": Metric("Asked for", "Things the prompt names."),
+    "exact": Metric("Right number", "Whether as many things are there as the prompt names."),
+    "horizons": Metric("Horizons", "Borders between sky and ground on the way down; a true picture has one.", "one"),
+    "recognised": Metric("Recognised", "Share of the things asked for that a small classifier finds.", "higher"),
+    "seen": Metric("Seen", "What the classifier takes the things for."),
+    "vividness": Metric("Vividness", "97th percentile of saturation; falls when attention is diluted.", "higher"),
+    "seam": Metric("Seams", "Step across patch borders over step inside patches; 1 is seamless.", "lower"),
+}
+
 SPEC = EngineSpec(
     name="ultraimage",
     title="UltraImage",
@@ -351,6 +364,7 @@ SPEC = EngineSpec(
     model_key=model_key,
     plans=cost.PLANS,
     presets=PRESETS,
+    metrics=METRICS,
 )
 
 assert set(get_args(MethodName)) == set(METHODS)
