@@ -1,0 +1,178 @@
+"""The command line: `python -m studio run | submit | jobs | models | worker | settings | sweep`.
+
+Exit codes: 0 done, 1 a job or the store failed, 2 the input cannot be used, 130 stopped by hand. Reads flags and
+hands over; imports no torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from studio import commands, logs
+from studio.catalog import Catalog
+from studio.contract import EngineSpec
+from studio.errors import AtelierError, InvalidInput, NotFound
+from studio.flags import add_flags, preset_values, seeds_of, values_of
+from studio.settings import Settings, SettingsError, quiet_libraries
+
+ROOT = Path(__file__).resolve().parents[1]
+BAD_INPUT = 2
+STOPPED = 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    try:
+        settings = Settings.from_env()
+        options, rest = _parser().parse_known_args(arguments)
+        if options.command != "models" or options.action != "download":
+            quiet_libraries()
+        if options.command in ("run", "submit"):
+            return _engine_command(settings, options, rest)
+        if rest:
+            raise InvalidInput(f"{rest[0]} is no flag of `{options.command}`.", "Add --help to see them.")
+        return _store_command(settings, options)
+    except (InvalidInput, NotFound) as error:
+        print(commands.sentence(error), file=sys.stderr)
+        return BAD_INPUT
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return BAD_INPUT
+    except AtelierError as error:
+        print(commands.sentence(error), file=sys.stderr)
+        return 1
+
+
+def _store_command(settings: Settings, options: argparse.Namespace) -> int:
+    match options.command:
+        case "jobs":
+            return commands.jobs(settings, options)
+        case "models":
+            return commands.models(settings, options, ROOT)
+        case "worker":
+            return commands.worker(settings, options)
+        case "settings":
+            return commands.show_settings(settings)
+        case _:
+            return commands.sweep(settings)
+
+
+def _engine_command(settings: Settings, options: argparse.Namespace, rest: list[str]) -> int:
+    spec = Catalog(settings.engines).spec(options.engine)
+    given = _engine_parser(spec, options.command).parse_args(rest)
+    values = _values(spec, given)
+    if options.command == "submit":
+        return commands.submit_job(settings, spec.name, values, given)
+    return _run(settings, spec, values, given.out)
+
+
+def _values(spec: EngineSpec, given: argparse.Namespace) -> list[dict[str, Any]]:
+    """The parameters of each job: a settings file or preset first, then what the flags say, then the seeds."""
+    values: dict[str, Any] = {}
+    if given.settings is not None:
+        values |= _from_file(spec, given.settings)
+    if given.preset is not None:
+        values |= preset_values(spec, given.preset)
+    values |= values_of(given, spec)
+    return [values | {"seed": seed} for seed in seeds_of(given.seeds)] if given.seeds is not None else [values]
+
+
+def _from_file(spec: EngineSpec, path: Path) -> dict[str, Any]:
+    from studio.encoders import read_provenance
+
+    try:
+        found = read_provenance(path.read_bytes())
+    except OSError as error:
+        raise InvalidInput(
+            f"{path} cannot be read: {error.strerror}.", "Name another file.", field="settings"
+        ) from error
+    if found is None:
+        raise InvalidInput(f"{path} carries no settings.", "Use a result or a manifest of Atelier.", field="settings")
+    if found.get("engine") != spec.name:
+        raise InvalidInput(
+            f"{path} comes from {found.get('engine')!r}, not from {spec.name!r}.",
+            f"Run: python -m studio run {found.get('engine')} --settings {path}",
+            field="settings",
+        )
+    return dict(found["params"])
+
+
+def _run(settings: Settings, spec: EngineSpec, values: list[dict[str, Any]], out: Path) -> int:
+    from studio.batch import STORE, Batch
+    from studio.console import Console
+
+    logs.configure(out / STORE, "batch", errors_shown=False)
+    batch = Batch(spec.name, values, out, settings)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: batch.stop())
+    try:
+        with Console(batch, sys.stderr) as console:
+            batch.run(console.ended)
+        states = [job.state for job in batch.jobs()]
+    finally:
+        batch.close()
+    if all(state == "succeeded" for state in states):
+        print(out)
+        return 0
+    left = sum(state in ("queued", "paused", "running") for state in states)
+    if batch.stopped:
+        print(f"Stopped with {left} to go; the same command goes on from here.", file=sys.stderr)
+        return STOPPED
+    if left:
+        print(f"{left} of {len(states)} were not run: the disk under {out} is nearly full.", file=sys.stderr)
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m studio", description="Atelier from the command line.")
+    parsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in (
+        ("run", "run an engine here and now, without a server; results go to --out"),
+        ("submit", "queue a job for the server"),
+    ):
+        command = parsers.add_parser(name, help=text, add_help=False)
+        command.add_argument("engine", help="name of an engine; `run ENGINE --help` shows its parameters")
+    jobs = parsers.add_parser("jobs", help="list, show and steer the server's jobs")
+    actions = ["list", "show", *commands.ACTIONS, "priority", "pause-queue", "resume-queue"]
+    jobs.add_argument("action", nargs="?", default="list", choices=actions)
+    jobs.add_argument("job", nargs="?", help="id of a job")
+    jobs.add_argument("priority", nargs="?", type=int, default=0, help="for `priority`: -100 to 100")
+    jobs.add_argument("--owner", help="only this owner's")
+    jobs.add_argument("--state", action="append", help="only in this state; may be repeated")
+    jobs.add_argument("--engine", help="only of this engine")
+    jobs.add_argument("--limit", type=int, default=50)
+    models = parsers.add_parser("models", help="list the models on this machine, or download one")
+    models.add_argument("action", nargs="?", default="list", choices=["list", "download"])
+    models.add_argument("repo", nargs="?", default="", help="for `download`: owner/name on the hub")
+    models.add_argument("--revision", help="commit or branch")
+    models.add_argument("--every-file", action="store_true", help="pickled weights too; nothing needs them")
+    worker = parsers.add_parser("worker", help="run a worker for the server's store")
+    worker.add_argument("--device", default="cpu", help="cpu, cuda:0, ... [cpu]")
+    worker.add_argument("--all", action="store_true", help="supervise one worker per device, without a page")
+    worker.add_argument("--id", help=argparse.SUPPRESS)
+    worker.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
+    parsers.add_parser("settings", help="print every setting")
+    parsers.add_parser("sweep", help="delete what is older than the retention time")
+    return parser
+
+
+def _engine_parser(spec: EngineSpec, command: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"python -m studio {command} {spec.name}", description=spec.summary)
+    parser.add_argument("--seeds", help="several jobs: 0:64 for seeds 0 to 63, or 3,5,8")
+    parser.add_argument("--preset", help=f"one of: {'; '.join(spec.presets)}".replace("%", "%%"))
+    parser.add_argument("--settings", type=Path, metavar="FILE", help="a result or manifest to repeat")
+    if command == "run":
+        parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the results")
+    else:
+        parser.add_argument("--owner", default=commands.OWNER, help="whose job it is")
+        parser.add_argument("--priority", type=int, default=0, help="-100 to 100, larger is sooner")
+    add_flags(parser, spec)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""One attempt at one job: the engine's run between its parameters and its manifest.
+
+Knows what a complete result is; every failure passes through to the worker, which is the error boundary.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from studio import devices
+from studio.contract import Estimate
+from studio.errors import NotFound
+from studio.jobs import Job, Jobs
+from studio.models import ModelCache
+from studio.provenance import MANIFEST_FORMAT, provenance
+from studio.pulse import Pulse
+from studio.requests import parse
+from studio.run_context import JobContext
+from studio.services import Services
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a worker brings to every job: its name, its device, its models and its pulse."""
+
+    worker: str
+    device: str
+    cache: ModelCache
+    pulse: Pulse
+    jobs: Jobs
+    threads: int = 1
+
+
+def already_whole(job: Job, services: Services) -> bool:
+    """Whether an earlier attempt wrote the manifest, and so everything before it, but could not say so."""
+    manifest = services.artifacts.manifest(job.id)
+    if manifest is None:
+        return False
+    try:
+        return all(services.artifacts.path(file["sha256"]).exists() for file in manifest["files"])
+    except NotFound:
+        return False
+
+
+def plan_for(job: Job, services: Services, bench: Bench) -> tuple[Any, Estimate]:
+    """The job's parameters and what they will cost on this device now. Raises InvalidInput."""
+    spec = services.catalog.spec(job.engine)
+    params = parse(spec, job.params)
+    facts = devices.facts(bench.device, bench.cache.evictable(bench.device))
+    estimate = spec.estimate(params, facts)
+    if estimate.plan not in spec.plans:
+        raise ValueError(f"engine {spec.name} estimates for plan {estimate.plan!r}, which is not among {spec.plans}")
+    return params, estimate
+
+
+def attempt(job: Job, services: Services, bench: Bench, params: Any, estimate: Estimate, plan: str) -> None:
+    """Run the engine, write the manifest, and call the job done. Raises whatever the engine raises."""
+    run = services.catalog.run(job.engine)
+    devices.settle_torch(bench.threads)
+    services.jobs.set_plan(job.id, bench.worker, plan)
+    context = JobContext(job, services, bench.cache, bench.pulse, worker=bench.worker, device=bench.device, plan=plan)
+    memory, begun = devices.PeakMemory(bench.device), services.clock()
+    run(context, params)
+    seconds = services.clock() - begun
+    context.flush()
+    bench.cache.remember(job.model_key, context.borrowed.keys)
+    # A heartbeat just before the last write: a result is only announced by the worker that holds the job.
+    services.jobs.heartbeat(job.id, bench.worker)
+    services.artifacts.write_manifest(
+        job.id, _manifest(job, services, bench, context, plan=plan, seconds=seconds, peak=memory.bytes())
+    )
+    services.jobs.succeed(job.id, bench.worker)
+    if context.resumed_from is None:
+        computing = seconds - context.borrowed.loading_s
+        services.jobs.record_timing(job.engine, devices.device_kind(bench.device), estimate.work, computing)
+
+
+def clear_up(job: Job, services: Services) -> None:
+    """Let go of what only a running job needs."""
+    services.artifacts.drop_checkpoints(job.id)
+    services.artifacts.clear_previews(job.id)
+
+
+def _manifest(
+    job: Job, services: Services, bench: Bench, context: JobContext, *, plan: str, seconds: float, peak: int
+) -> dict[str, Any]:
+    outputs = services.artifacts.outputs(job.id)
+    return {
+        "format": MANIFEST_FORMAT,
+        "job": job.id,
+        **provenance(job.engine, job.params, context.model_rows, bench.device),
+        "device_name": devices.facts(bench.device).name,
+        "threads": bench.threads,
+        "plan": plan,
+        "attempt": job.attempts,
+        "resumed_from_step": context.resumed_from,
+        "created": job.created,
+        "started": job.started,
+        "ended": services.clock(),
+        "seconds": round(context.seconds_before + seconds, 3),
+        "seconds_loading": round(context.borrowed.loading_s, 3),
+        "stages": context.stages,
+        "peak_memory_bytes": peak,
+        "files": [
+            {
+                "name": output.name,
+                "kind": output.kind,
+                "sha256": output.sha,
+                "bytes": output.bytes,
+                "media_type": output.media_type,
+                "attributes": output.attributes,
+                "metrics": output.metrics,
+            }
+            for output in outputs
+        ],
+        "metrics": services.artifacts.job_metrics(job.id),
+    }

@@ -1,0 +1,1 @@
+"""A small real engine without torch, for tests of everything around engines: deterministic, resumable, breakable."""
