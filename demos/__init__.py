@@ -1,0 +1,46 @@
+"""The pages: which tab shows which engine, and all of them in one application.
+
+An engine without a module of its own here gets the generic tab, so that a further engine needs no page to be used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import gradio as gr
+
+from demos import about, gallery, generic, home, jobs
+from demos.panel import Desk, Panel
+from studio.contract import EngineSpec
+
+TABS = {"ultraimage": "demos.ultraimage"}  # engine -> module with build(panel, spec)
+
+
+def build_pages(desk: Desk) -> gr.Blocks:
+    """Home, a tab for every engine, my jobs, gallery, about."""
+    engines = {f"/{name}": spec for name, spec in desk.specs.items()}
+    named = {path: spec.title for path, spec in engines.items()}
+    others: dict[str, tuple[str, Callable[[Panel], None]]] = {
+        "/jobs": ("Jobs", jobs.build),
+        "/gallery": ("Gallery", gallery.build),
+        "/about": ("About", about.build),
+    }
+    words = {"/": "Home", **named, **{path: word for path, (word, _) in others.items()}}
+    with gr.Blocks(title="Atelier", analytics_enabled=False, delete_cache=(3600, 86400)) as blocks:
+        panel = Panel(desk, blocks, words)
+        home.build(panel)
+    for path, spec in engines.items():
+        with blocks.route(spec.title, path):
+            _tab(spec)(panel, spec)
+    for path, (word, build) in others.items():
+        with blocks.route(word, path):
+            build(panel)
+    blocks.queue(default_concurrency_limit=16)
+    return blocks
+
+
+def _tab(spec: EngineSpec) -> Any:
+    """The function that builds the tab of an engine."""
+    return import_module(TABS[spec.name]).build if spec.name in TABS else generic.build

@@ -1,0 +1,91 @@
+"""The first page: what Atelier is, the methods that are here with real results, and those that are still to come."""
+
+from __future__ import annotations
+
+import json
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from demos.panel import raw
+from studio.contract import EngineSpec
+
+if TYPE_CHECKING:
+    from demos.panel import Panel
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "assets" / "examples"
+
+# The other methods of the house, in the order of the plan; each leaves this list by getting an engine.
+COMING = {
+    "prolificdreamer": ("ProlificDreamer", "From a sentence to a textured 3D object."),
+    "crm": ("CRM", "From one picture to a textured mesh."),
+    "flexworld": ("FlexWorld", "From one picture to a 3D scene to walk through."),
+    "controlvideo": ("ControlVideo", "A clip and a sentence give the edited clip."),
+    "ultravico": ("UltraViCo", "Videos longer than the model was trained for."),
+    "i2v_leakage": ("Conditional image leakage", "Videos from a picture that move as much as they should."),
+    "rid": ("RID", "Portraits protected against imitation, in real time."),
+}
+
+
+def build(panel: Panel) -> None:
+    """Words, results, cards."""
+    panel.header("/")
+    gr.Markdown(
+        "# Published generation methods, run side by side with what they improve\n"
+        "Give a method a sentence or a picture, watch it work, and see its result beside the baseline's: the same "
+        "model, the same seed, the original files, and the paper's own measure under each. Everything runs on this "
+        "machine. A job goes on when you close the page, and a link shows it to whomever you like.",
+        elem_classes="lead",
+    )
+    for name, spec in panel.desk.specs.items():
+        if shown := _example(name, spec):
+            raw(shown)
+    gr.Markdown("## Methods")
+    cards = [_card(spec) for spec in panel.desk.specs.values()]
+    raw(f'<ul class="cards">{"".join(cards)}</ul>')
+    coming = [_coming(*told) for name, told in COMING.items() if name not in panel.desk.specs]
+    if coming:
+        gr.Markdown("## Not here yet\nThese methods are planned and cannot be run in this version.")
+        raw(f'<ul class="cards">{"".join(coming)}</ul>')
+
+
+def _card(spec: EngineSpec) -> str:
+    paper = f"{escape(spec.paper.authors)}, {spec.paper.year}"
+    return (
+        f'<li class="card"><h3>{escape(spec.title)}</h3><p>{escape(spec.tagline)}</p>'
+        f'<p class="quiet">{escape(spec.summary)}</p><p class="quiet">{paper}</p>'
+        f'<p class="go"><a href="/{spec.name}">Open {escape(spec.title)}</a></p></li>'
+    )
+
+
+def _coming(title: str, tagline: str) -> str:
+    return f'<li class="card coming"><h3>{escape(title)}</h3><p class="quiet">{escape(tagline)}</p></li>'
+
+
+def _example(name: str, spec: EngineSpec) -> str:
+    """A stored result of this engine in the viewer, with the settings that made it; nothing if none is shipped."""
+    manifest = EXAMPLES / name / "manifest.json"
+    if not manifest.is_file():
+        return ""
+    told: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
+    figures = "".join(_figure(name, item) for item in told["outputs"] if item["kind"] == "image")
+    params = told["params"]
+    said = f"“{params['prompt']}”, seed {params['seed']}" if "prompt" in params else f"seed {params['seed']}"
+    return (
+        f'<figure class="shown"><atelier-compare>{figures}</atelier-compare>'
+        f"<figcaption>{escape(spec.title)}: {escape(said)}. Drag the divider. "
+        f'<a href="/atelier/examples/{name}/manifest.json">Manifest</a></figcaption></figure>'
+    )
+
+
+def _figure(engine: str, item: dict[str, Any]) -> str:
+    attributes = item.get("attributes", {})
+    label = str(attributes.get("title") or attributes.get("method") or item["name"])
+    role = str(attributes.get("role", ""))
+    return (
+        f'<figure data-label="{escape(label)}" data-role="{escape(role)}">'
+        f'<img src="/atelier/examples/{engine}/{escape(item["name"])}" alt="{escape(label)}">'
+        f"<figcaption>{escape(label)}</figcaption></figure>"
+    )

@@ -1,0 +1,168 @@
+"""Plain HTTP beside the pages: files, the result page, /healthz and /api, in one FastAPI application.
+
+The only place where a failure becomes an answer: typed errors keep their status and their one envelope, a page for
+people and JSON for programs; anything unforeseen is a sentence here and a traceback in the log. Knows no Gradio; the
+tabs are mounted under this application by app.py.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from studio import api, pages
+from studio.downloads import readable, stored_file
+from studio.errors import AtelierError, InvalidInput, NotFound
+from studio.guards import Guard, RateLimiter
+from studio.identity import AnonymousCookie, OwnerMiddleware, load_secret
+from studio.services import Services
+
+ASSETS = Path(__file__).resolve().parents[1] / "assets"
+SHOWN_ASSETS = ("css", "viewers", "examples")
+_ALL_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+log = logging.getLogger("atelier.web")
+
+
+class Unforeseen(AtelierError):
+    """Something failed that nobody thought of; the traceback is in the log."""
+
+    code = "internal"
+
+
+def create_api(services: Services) -> FastAPI:
+    """All plain routes, with the owner's cookie and the guards in front of them and of whatever is mounted later."""
+    app = FastAPI(title="Atelier", docs_url=None, redoc_url=None, openapi_url=None)
+    shown = pages.Pages(services)
+    _small_routes(app, services)
+    app.include_router(pages.create_router(services, shown))
+    app.include_router(api.create_router(services))
+    _unknown_routes(app)
+    _failures(app, shown)
+    limiter = RateLimiter(services.settings.rate_per_minute, services.clock)
+    app.state.limiter = limiter
+    app.add_middleware(LostPage, shown=shown)
+    app.add_middleware(Guard, limiter=limiter)  # the last one added is the first one passed
+    app.add_middleware(OwnerMiddleware, cookie=AnonymousCookie(load_secret(services.settings)))
+    return app
+
+
+def _small_routes(app: FastAPI, services: Services) -> None:
+    @app.get("/healthz", include_in_schema=False)
+    def health() -> dict[str, Any]:
+        """The store answers, and how many workers do."""
+        return {"status": "ok", "workers": len(services.jobs.workers())}
+
+    @app.api_route("/files/{sha}", methods=["GET", "HEAD"], include_in_schema=False)
+    def file(request: Request, sha: str, t: str = "", download: str = "") -> Response:
+        path = readable(services, request, sha, t)
+        kind = services.artifacts.media_type(sha)
+        return stored_file(request, path, kind, etag=sha, download=download)
+
+    @app.get("/atelier/{folder}/{name:path}", include_in_schema=False)
+    def asset(request: Request, folder: str, name: str) -> Response:
+        """Styles, viewers and examples that ship with the project."""
+        root = (ASSETS / folder).resolve()
+        path = (root / name).resolve()
+        if folder not in SHOWN_ASSETS or not path.is_relative_to(root) or not path.is_file():
+            raise NotFound("There is no such file here.")
+        return FileResponse(path, headers={"cache-control": "no-cache"})
+
+    @app.get("/api/openapi.json", include_in_schema=False)
+    def schema() -> JSONResponse:
+        return JSONResponse(describe(app))
+
+
+def describe(app: FastAPI) -> dict[str, Any]:
+    """The API in OpenAPI, with the error envelope every route may answer."""
+    made = get_openapi(
+        title="Atelier",
+        version="1",
+        summary="Submit jobs, watch them, fetch their results.",
+        description="An owner is known by a signed cookie, issued with the first answer; keep it to see your jobs "
+        "again. Every failure has the shape `{error: {code, message, remedy, field}}`.",
+        routes=app.routes,
+    )
+    schemas = made.setdefault("components", {}).setdefault("schemas", {})
+    envelope = api.ErrorEnvelope.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas |= envelope.pop("$defs") | {"ErrorEnvelope": envelope}
+    return made
+
+
+def _unknown_routes(app: FastAPI) -> None:
+    for area in ("api", "files", "r", "atelier"):
+        app.api_route(f"/{area}/{{rest:path}}", methods=_ALL_METHODS, include_in_schema=False)(_nothing)
+
+
+def _nothing(request: Request) -> Response:
+    raise NotFound(f"There is nothing at {request.url.path[:100]}.")
+
+
+def _failures(app: FastAPI, shown: pages.Pages) -> None:
+    def answer(request: Request, error: AtelierError) -> Response:
+        if pages.manual_page(request) and not request.url.path.startswith("/api/"):
+            return shown.error(error)
+        return JSONResponse({"error": error.as_dict()}, status_code=error.http_status)
+
+    @app.exception_handler(AtelierError)
+    async def typed(request: Request, error: AtelierError) -> Response:
+        return answer(request, error)
+
+    @app.exception_handler(RequestValidationError)
+    async def malformed(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
+        field = ".".join(place) or None
+        return answer(request, InvalidInput(f"{field or 'The body'}: {first['msg']}.", field=field))
+
+    @app.exception_handler(HTTPException)
+    async def plain(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 404:
+            return answer(request, NotFound(f"There is nothing at {request.url.path[:100]}."))
+        return JSONResponse(
+            {"error": {"code": "http", "message": str(error.detail), "remedy": "", "field": None}},
+            status_code=error.status_code,
+            headers=error.headers,
+        )
+
+    @app.exception_handler(Exception)
+    async def unforeseen(request: Request, error: Exception) -> Response:
+        log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        return answer(
+            request, Unforeseen("Something went wrong here, and it is not your fault.", "Try again in a moment.")
+        )
+
+
+class LostPage:
+    """Turns the bare 404 of whatever is mounted under this application into a page, for people."""
+
+    def __init__(self, app: ASGIApp, shown: pages.Pages) -> None:
+        self.app = app
+        self.shown = shown
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not pages.manual_page(Request(scope)):
+            await self.app(scope, receive, send)
+            return
+        lost = False
+
+        async def watch(message: Message) -> None:
+            nonlocal lost
+            if message["type"] == "http.response.start" and message["status"] == 404:
+                kind = Headers(raw=message["headers"]).get("content-type", "")
+                lost = not kind.startswith("text/html")
+            if not lost:
+                await send(message)
+            elif message["type"] == "http.response.start":
+                error = NotFound("There is no such page.", "The home page lists what there is.")
+                await self.shown.error(error)(scope, receive, send)
+
+        await self.app(scope, receive, watch)
