@@ -1,9 +1,9 @@
 """The flat world: one horizon, one or two saturated objects, and a caption that is true of the picture.
 
-A `Scene` is a description in relative units, so it renders at any width and height: positions are fractions of the
-picture's width and height, lengths are fractions of its shorter side. Sky and ground are pale (saturation below 0.3), the
-objects are saturated (above 0.7), which is what lets `engines/ultraimage/metrics.py` count them without a learned model.
-Everything follows from one seed. Pure numpy; knows nothing of models or tokenizers.
+A `Scene` is a description in relative units, so it renders at any width and height: positions are fractions of
+the picture's width and height, lengths are fractions of its shorter side. Sky and ground are pale (saturation
+below 0.3), the objects are saturated (above 0.7), which is what lets `engines/ultraimage/metrics.py` count them
+without a learned model. Everything follows from one seed. Pure numpy; knows nothing of models or tokenizers.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A cached pool of world pictures, already encoded, for training a transformer in the autoencoder's latent space.
 
-Encoding is a third of the cost of a training step; a pool pays it once. The pool keeps what is true of each picture, not a
-caption: which optional words are spoken is drawn anew each time a picture is used. Files go to a scratch folder, never
-into the repository.
+Encoding is a third of the cost of a training step; a pool pays it once. The pool keeps what is true of each
+picture, not a caption: which optional words are spoken is drawn anew each time a picture is used. Files go to a
+scratch folder, never into the repository.
 """
 
 from __future__ import annotations

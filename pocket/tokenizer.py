@@ -1,8 +1,9 @@
 """The tokenizer of the flat world: one token per word of the grammar.
 
-`PreTrainedTokenizerFast` over a word-level model, because it is the one kind that keeps its normaliser on reload and has an
-unknown token of its own: `CLIPTokenizer` would end the prompt at an unknown word, `T5Tokenizer` loses its normaliser. The
-same file serves both text encoders, and `tokenizer.json` can be read as plain JSON where torch must not be imported.
+`PreTrainedTokenizerFast` over a word-level model, because it is the one kind that keeps its normaliser on reload
+and has an unknown token of its own: `CLIPTokenizer` would end the prompt at an unknown word, `T5Tokenizer` loses
+its normaliser. The same file serves both text encoders, and `tokenizer.json` can be read as plain JSON where
+torch must not be imported.
 """
 
 from __future__ import annotations

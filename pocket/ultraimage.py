@@ -1,13 +1,15 @@
 """The recipe of the pocket model for UltraImage: what is built, from which seeds, and how it is exported.
 
-A Flux pipeline that `FluxPipeline.from_pretrained` loads unmodified, trained at 12x12 tokens (96 px). Twelve lies just below
-12.13, the second period of the rotary embedding at axis dimension 28: the published rule picks that component, and above
-96 px it is the one that makes the picture repeat. Knows how to train; knows nothing of how the method cures it.
+A Flux pipeline that `FluxPipeline.from_pretrained` loads unmodified, trained at 12x12 tokens (96 px). Twelve lies
+just below 12.13, the second period of the rotary embedding at axis dimension 28: the published rule picks that
+component, and above 96 px it is the one that makes the picture repeat. Knows how to train; knows nothing of how
+the method cures it.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,16 +19,20 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeli
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
-from engines.ultraimage.train import FluxStudent
-from pocket import tokenizer
+from engines.ultraimage.train import FluxStudent, Recipe, load_average, train
+from pocket import judge, tokenizer, vae
 from pocket.flatworld import speak
 from pocket.grammar import write
-from pocket.pool import Pool, load
+from pocket.pool import Pool, fill, load
 
 SIDE = 96  # pixels; 12 tokens of 8 px
 DROP = 0.1  # captions replaced by the empty one, for classifier-free guidance
 TEXT_WIDTH = 64
-WORLD_SEED = 100_000_000  # first seed of the training pictures; prompts of tests use small seeds
+WORLD_SEED = 100_000_000  # first seed of the training pictures; tests and reports use small seeds
+VAE_SEED = 50_000_000  # first seed of the pictures the latent space is measured on
+VAE_SECONDS = 720.0
+SHARDS, SHARD = 2, 20_000  # encoded pictures
+RECIPE = Recipe(steps=9000)
 
 
 def build_transformer() -> FluxTransformer2DModel:
@@ -117,12 +123,12 @@ def encode_captions(captions: list[str]) -> Tensor:  # -> int64 [B, T]
     return _WORDS(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
 
 
-def assemble(student: FluxStudent, vae: AutoencoderKL) -> FluxPipeline:
+def assemble(student: FluxStudent, autoencoder: AutoencoderKL) -> FluxPipeline:
     """The trained parts as one pipeline."""
     words = tokenizer.build()
     return FluxPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.5, use_dynamic_shifting=False),
-        vae=vae.eval(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=2.0, use_dynamic_shifting=False),
+        vae=autoencoder.eval(),
         text_encoder=student.clip.eval(),
         tokenizer=words,
         text_encoder_2=student.t5.eval(),
@@ -131,9 +137,9 @@ def assemble(student: FluxStudent, vae: AutoencoderKL) -> FluxPipeline:
     )
 
 
-def export(student: FluxStudent, vae: AutoencoderKL, folder: Path) -> None:
+def export(student: FluxStudent, autoencoder: AutoencoderKL, folder: Path) -> None:
     """Half-precision safetensors in the diffusers layout; text encoders declare float32, or Flux mixes types."""
-    pipeline = assemble(student, vae).to(torch.float16)
+    pipeline = assemble(student, autoencoder).to(torch.float16)
     pipeline.save_pretrained(folder)
     for name in ("text_encoder", "text_encoder_2"):
         path = folder / name / "config.json"
@@ -141,3 +147,38 @@ def export(student: FluxStudent, vae: AutoencoderKL, folder: Path) -> None:
         config["dtype"] = "float32"
         path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     pipeline.to(torch.float32)
+
+
+def train_everything(work: Path, out: Path, resume: bool, log: Callable[[str], None] = print) -> None:
+    """All stages in order; a stage whose result lies in `work` is not repeated when resuming."""
+    work.mkdir(parents=True, exist_ok=True)
+    autoencoder = _autoencoder(work / "vae", resume, log)
+    shards = _pool(work / "pool", autoencoder, resume, log)
+    student = build_student(RECIPE.seed)
+    resume = resume and (work / "flux" / "state.pt").exists()
+    log(f"transformer: {RECIPE.steps} steps of {RECIPE.batch}; progress in {work / 'flux' / 'log.txt'}")
+    train(student, CaptionedLatents(shards), RECIPE, work / "flux", resume)
+    load_average(work / "flux", student)
+    export(student, autoencoder, out)
+    log(f"exported to {out}")
+    judge.make(out.with_name(out.name + "_judge"), log)
+
+
+def _autoencoder(folder: Path, resume: bool, log: Callable[[str], None]) -> AutoencoderKL:
+    if resume and (folder / "config.json").exists():
+        return AutoencoderKL.from_pretrained(folder).eval()
+    trained = vae.train(RECIPE.seed, VAE_SECONDS, log)
+    vae.calibrate(trained, VAE_SEED)
+    for side in (96, 192, 288):
+        log(f"autoencoder at {side} px: {vae.psnr(trained, side, VAE_SEED + 10_000_000):.1f} dB")
+    trained.save_pretrained(folder)
+    return trained
+
+
+def _pool(folder: Path, trained: AutoencoderKL, resume: bool, log: Callable[[str], None]) -> list[Path]:
+    shards = [folder / f"{index}.safetensors" for index in range(SHARDS)]
+    for index, path in enumerate(shards):
+        if not (resume and path.exists()):
+            log(f"encoding pictures, part {index + 1} of {SHARDS}")
+            fill(path, trained, WORLD_SEED + index * 1_000_000, SHARD)
+    return shards

@@ -1,8 +1,9 @@
-"""The pocket autoencoder: `AutoencoderKL`, four times smaller on each side, four channels, trained on the flat world.
+"""The pocket autoencoder: `AutoencoderKL`, four times smaller on each side, four channels, trained on the flat
+world.
 
-Crops of pictures rendered at 96, 192 and 288 px are reconstructed, so that a picture decoded at two or three times the
-training size has sharp edges too. There is no attention in it: decoding is local, apart from group normalisation.
-Knows nothing of captions or of the transformer that will live in its latent space.
+Crops of pictures rendered at 96, 192 and 288 px are reconstructed, so that a picture decoded at two or three
+times the training size has sharp edges too. There is no attention in it: decoding is local, apart from group
+normalisation. Knows nothing of captions or of the transformer that will live in its latent space.
 """
 
 from __future__ import annotations
@@ -82,7 +83,8 @@ def train(
     torch.manual_seed(seed)
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     gallery = [
-        np.stack([render(sample_scene(int(rng.integers(2**40))), side) for _ in range(count)]) for side, count in GALLERY
+        np.stack([render(sample_scene(int(rng.integers(2**40))), side) for _ in range(count)])
+        for side, count in GALLERY
     ]
     vae = (vae or build()).train()
     optimiser = torch.optim.AdamW(vae.parameters(), 3e-3, betas=(0.9, 0.99), weight_decay=1e-4)

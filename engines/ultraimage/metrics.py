@@ -1,9 +1,9 @@
 """What the page prints under an UltraImage result: how often the picture repeats itself, and how washed out it is.
 
-Everything is measured on the finished uint8 RGB picture [H, W, 3], without a learned model, by the rules of the flat world:
-objects are saturated, sky and ground are not, the sky is bright and the ground is not. Lengths are shares of the shorter
-side, so one rule serves all sizes. Recognising what an object is takes a judge, which is handed in. On photographs only
-`vividness` and `seam_visibility` mean anything.
+Everything is measured on the finished uint8 RGB picture [H, W, 3], without a learned model, by the rules of the
+flat world: objects are saturated, sky and ground are not, the sky is bright and the ground is not. Lengths are
+shares of the shorter side, so one rule serves all sizes. Recognising what an object is takes a judge, which is
+handed in. On photographs only `vividness` and `seam_visibility` mean anything.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Training a Flux transformer by rectified flow, on any machine with a few cores (Liu et al. 2022; Esser et al. 2024).
+"""Training a Flux transformer by rectified flow, on any machine with a few cores (Liu et al. 2022; Esser et al.
+2024).
 
-The straight path is x_t = (1 - t) x + t e and the target is v = e - x. Both text encoders are trained along with the
-transformer. Data parallel without a network: every process holds the whole model, gradients meet in shared memory.
-All randomness of step s on rank r comes from (seed, s, r), so that a resumed run repeats an undisturbed one exactly.
-Does not know where latents and captions come from: a `Batches` object hands them over.
+The straight path is x_t = (1 - t) x + t e and the target is v = e - x. Both text encoders are trained along with
+the transformer. Data parallel without a network: every process holds the whole model, gradients meet in shared
+memory. All randomness of step s on rank r comes from (seed, s, r), so that a resumed run repeats an undisturbed
+one exactly. Does not know where latents and captions come from: a `Batches` object hands them over.
 """
 
 from __future__ import annotations
@@ -43,9 +44,9 @@ class Recipe:
     cooldown: int = 1500  # the last steps, over which the rate falls linearly to zero
     bfloat16: bool = True  # autocast; a third faster on CPUs that multiply bfloat16
     ema: float = 0.9985
-    time_mean: float = 0.0  # of the logit-normal times; above 0 means more noise
-    time_std: float = 1.0
-    save_seconds: float = 150.0
+    time_mean: float = 0.8  # of the logit-normal times; above 0 means more noise, where shapes are decided
+    time_std: float = 1.1
+    save_seconds: float = 120.0
 
 
 class FluxStudent(nn.Module):
