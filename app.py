@@ -46,7 +46,7 @@ def create_app(services: Services) -> FastAPI:
     from demos.panel import Desk
     from demos.theme import HEAD, theme
 
-    api = create_api(services)
+    api = create_api(services, head=HEAD)
 
     def submit(request: Any, engine: str, values: Any) -> Any:
         inner: Request = request.request
@@ -67,7 +67,6 @@ def create_app(services: Services) -> FastAPI:
         build_pages(desk),
         path="/",
         theme=theme(),
-        head=HEAD,
         footer_links=[],
         run_history=False,
         ssr_mode=False,

@@ -7,7 +7,8 @@ import gradio as gr
 FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "Liberation Sans", "sans-serif"]
 MONO = ["ui-monospace", "Menlo", "Consolas", "Liberation Mono", "monospace"]
 
-HEAD = """
+HEAD = """<link rel="icon" href="/atelier/viewers/icon.svg" type="image/svg+xml">
+<link rel="stylesheet" href="/atelier/css/tokens.css">
 <link rel="stylesheet" href="/atelier/css/tabs.css">
 <script type="module" src="/atelier/viewers/job.js"></script>
 <script type="module" src="/atelier/viewers/list.js"></script>

@@ -61,7 +61,7 @@ def _widgets(spec: EngineSpec) -> Form:
         for text in EXAMPLES:
             gr.Button(text, size="sm").click(lambda text=text: text, None, prompt, **QUIET)
     model = form.field("model", choices=[(preset.title, name) for name, preset in MODELS.items()])
-    words = raw(_words("pocket"))
+    words = raw(_words("pocket"), visible=bool(_words("pocket")))
     form.field("scale", placeholder="2")
     form.field("methods", choices=_methods())
     raw(_what_they_are())
@@ -78,8 +78,14 @@ def _widgets(spec: EngineSpec) -> Form:
     with gr.Accordion("Advanced: frequencies and attention", open=False) as advanced:
         form.rest(advanced)
     presets(form)
-    model.input(lambda name: [_words(name), *form.fill(MODELS[name].settings)], model, [words, *form.inputs], **QUIET)
+    model.input(lambda name: _of_model(form, name), model, [words, *form.inputs], **QUIET)
     return form
+
+
+def _of_model(form: Form, name: str) -> list[Any]:
+    """Another model brings its own settings and its own words."""
+    words = _words(name)
+    return [gr.update(value=words, visible=bool(words)), *form.fill(MODELS[name].settings)]
 
 
 def _methods() -> list[tuple[str, Any]]:

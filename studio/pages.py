@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse, Response
 
@@ -65,6 +65,10 @@ class Pages:
     def error(self, error: AtelierError) -> Response:
         """A failure as a page."""
         return self.render("error.html", status=error.http_status, error=error)
+
+    def lost(self) -> Response:
+        """For an address that nothing answers to."""
+        return self.error(NotFound("There is no such page.", "The home page lists what there is."))
 
     def panel(self, job: Job, links: Links) -> Response:
         """The job as a piece of HTML for its reader."""
@@ -166,8 +170,3 @@ def _piece_routes(router: APIRouter, services: Services, pages: Pages) -> None:
         views = [job_view(services, job, Links.of_owner(job.id)) for job in found]
         last = found[-1].seq if len(found) == PER_PAGE else None
         return pages.render(f"{kind}.html", jobs=views, next=last, filtered=bool(q or engine), first=before is None)
-
-
-def manual_page(request: Request) -> bool:
-    """Whether a person's browser asks for a page, so that a failure is told as one."""
-    return request.method == "GET" and "text/html" in request.headers.get("accept", "")

@@ -14,16 +14,15 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from studio import api, pages
 from studio.downloads import readable, stored_file
 from studio.errors import AtelierError, InvalidInput, NotFound
 from studio.guards import Guard, RateLimiter
 from studio.identity import AnonymousCookie, OwnerMiddleware, load_secret
+from studio.mounted import MountedPages, asks_for_page
 from studio.services import Services
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
@@ -38,8 +37,11 @@ class Unforeseen(AtelierError):
     code = "internal"
 
 
-def create_api(services: Services) -> FastAPI:
-    """All plain routes, with the owner's cookie and the guards in front of them and of whatever is mounted later."""
+def create_api(services: Services, head: str = "") -> FastAPI:
+    """All plain routes, with the owner's cookie and the guards in front of them and of whatever is mounted later.
+
+    `head` is markup for the head of every mounted page.
+    """
     app = FastAPI(title="Atelier", docs_url=None, redoc_url=None, openapi_url=None)
     shown = pages.Pages(services)
     _small_routes(app, services)
@@ -49,7 +51,7 @@ def create_api(services: Services) -> FastAPI:
     _failures(app, shown)
     limiter = RateLimiter(services.settings.rate_per_minute, services.clock)
     app.state.limiter = limiter
-    app.add_middleware(LostPage, shown=shown)
+    app.add_middleware(MountedPages, lost=shown.lost, head=head)
     app.add_middleware(Guard, limiter=limiter)  # the last one added is the first one passed
     app.add_middleware(OwnerMiddleware, cookie=AnonymousCookie(load_secret(services.settings)))
     return app
@@ -108,7 +110,7 @@ def _nothing(request: Request) -> Response:
 
 def _failures(app: FastAPI, shown: pages.Pages) -> None:
     def answer(request: Request, error: AtelierError) -> Response:
-        if pages.manual_page(request) and not request.url.path.startswith("/api/"):
+        if asks_for_page(request) and not request.url.path.startswith("/api/"):
             return shown.error(error)
         return JSONResponse({"error": error.as_dict()}, status_code=error.http_status)
 
@@ -139,30 +141,3 @@ def _failures(app: FastAPI, shown: pages.Pages) -> None:
         return answer(
             request, Unforeseen("Something went wrong here, and it is not your fault.", "Try again in a moment.")
         )
-
-
-class LostPage:
-    """Turns the bare 404 of whatever is mounted under this application into a page, for people."""
-
-    def __init__(self, app: ASGIApp, shown: pages.Pages) -> None:
-        self.app = app
-        self.shown = shown
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not pages.manual_page(Request(scope)):
-            await self.app(scope, receive, send)
-            return
-        lost = False
-
-        async def watch(message: Message) -> None:
-            nonlocal lost
-            if message["type"] == "http.response.start" and message["status"] == 404:
-                kind = Headers(raw=message["headers"]).get("content-type", "")
-                lost = not kind.startswith("text/html")
-            if not lost:
-                await send(message)
-            elif message["type"] == "http.response.start":
-                error = NotFound("There is no such page.", "The home page lists what there is.")
-                await self.shown.error(error)(scope, receive, send)
-
-        await self.app(scope, receive, watch)
