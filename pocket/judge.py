@@ -1,6 +1,6 @@
 """Labelled crops of the flat world for the judge, and the tests it has to pass before its word counts.
 
-Positives are whole objects at sizes from 64 to 384 px, some blurred as a small autoencoder blurs them. Negatives
+Positives are whole objects at sizes from 64 to 288 px, some blurred as a small autoencoder blurs them. Negatives
 are world renders spoilt on purpose: halves of two objects joined, quarters, shuffled tiles, bare background.
 Broken samples of kinds that it has never been shown (noise, blobs) are kept for the examination.
 """
@@ -20,7 +20,7 @@ from engines.ultraimage.judge import COLOURS, KINDS, Component, JudgeNet, crop, 
 from pocket.flatworld import Scene, Shape, render, sample_scene
 
 SEED, COUNT = 900, 16_000  # of the training crops; the examination uses the next seed
-SIDES = (64, 96, 96, 128, 192, 288, 384)
+SIDES = (64, 96, 96, 128, 192, 288)
 NOTHING = len(KINDS) - 1
 
 
