@@ -6,24 +6,21 @@ import argparse
 import socket
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from fastapi import FastAPI, Request
 
 from studio import logs, requests
-from studio.encoders import read_provenance
+from studio.embedded import read_provenance
 from studio.errors import StoreUnavailable
 from studio.executors.local import LocalExecutor
 from studio.guards import caller
 from studio.identity import owner_of
 from studio.services import Services, open_services
+from studio.serving import serve_until_stopped
 from studio.settings import Settings, SettingsError, quiet_libraries
 from studio.web import create_api
-
-CLOSING_S = 3  # seconds that open connections have when the server stops
 
 
 def settings_of(arguments: list[str] | None = None) -> Settings:
@@ -76,20 +73,6 @@ def create_app(services: Services) -> FastAPI:
     )
 
 
-class Server(uvicorn.Server):
-    """Says where it is once it answers, and only then lets the workers start."""
-
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._ready = ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, then tell."""
-        await super().startup(sockets)
-        if self.started:
-            self._ready()
-
-
 def serve(settings: Settings) -> None:
     """Serve until Ctrl-C or SIGTERM. Raises StoreUnavailable, e.g. where another server has the store; OSError."""
     executor = LocalExecutor(settings)
@@ -104,11 +87,8 @@ def serve(settings: Settings) -> None:
         print(f"Atelier is at http://{shown}:{port}  (data: {settings.home}, stop: Ctrl-C)", flush=True)
         executor.start()
 
-    config = uvicorn.Config(
-        create_app(services), log_config=None, access_log=False, timeout_graceful_shutdown=CLOSING_S
-    )
     try:
-        Server(config, ready).run(sockets=[listening])
+        serve_until_stopped(create_app(services), listening, ready)
     finally:
         executor.stop(settings.grace)
 

@@ -85,7 +85,7 @@ class Pulse:
                 self._hear(self._jobs.heartbeat(self._job, self._worker))
                 self._renewed = self._clock()
             except (Conflict, NotFound):
-                log.warning("the lease was lost", extra={"job": self._job})
+                log.info("the job is no longer held", extra={"job": self._job})
                 self.lost = True
             except StoreUnavailable as error:
                 log.warning("no heartbeat: %s", error, extra={"job": self._job})

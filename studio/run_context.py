@@ -80,6 +80,7 @@ class JobContext:
         self._job, self._services, self._pulse, self._worker = job, services, pulse, worker
         self._jobs, self._artifacts, self._clock = services.jobs, services.artifacts, services.clock
         self._begun = services.clock()
+        self._checkpointed = False
         self._models_before = _models_of(services, job.id)
         self._saved = {output.name for output in self._artifacts.outputs(job.id)}
         self._progress = Progress(services.clock, first_preview=int((job.progress or {}).get("preview") or 0) + 1)
@@ -139,10 +140,10 @@ class JobContext:
             source = provenance(self._job.engine, self._job.params, self.model_rows, self.device)
             data, media_type = encoders.encode(kind, value, name, source, attributes)
             sha = self._artifacts.put(data, media_type=media_type)
-            # The event comes first: it is refused when the lease is lost, and then nothing of the job changes.
+            self._jobs.wish(self._job.id, self._worker)
+            self._artifacts.add_output(self._job.id, name, kind, sha, plain(attributes))
             payload = {"name": name, "kind": kind, "sha": sha, "models": self.model_rows}
             self._jobs.event(self._job.id, self._worker, "saved", payload)
-            self._artifacts.add_output(self._job.id, name, kind, sha, plain(attributes))
         self._saved.add(name)
         return sha
 
@@ -154,26 +155,29 @@ class JobContext:
         """Attach numbers to one result, or with name "" to the job."""
         numbers = plain(values)
         with self._owned():
-            self._jobs.event(self._job.id, self._worker, "metric", {"name": name, "values": numbers})
+            self._jobs.wish(self._job.id, self._worker)
             self._artifacts.set_metrics(self._job.id, name, numbers)
+            self._jobs.event(self._job.id, self._worker, "metric", {"name": name, "values": numbers})
 
     def checkpoint(self, step: int, state: Mapping[str, Any]) -> None:
         """Keep `state` durably and drop the older ones."""
         spent = self.seconds_before + self._clock() - self._begun
         data = bundle.pack({"step": step, "state": state, "models": self.model_rows, "seconds": spent})
         with self._owned():
-            self._jobs.event(self._job.id, self._worker, "checkpoint", {"step": step})
+            self._jobs.wish(self._job.id, self._worker)
+            self._checkpointed = True
             path = self._artifacts.checkpoint_path(self._job.id, step)
             write_file(path, data)
             for older in path.parent.glob("*.safetensors"):
                 if older != path:
                     older.unlink(missing_ok=True)
+            self._jobs.event(self._job.id, self._worker, "checkpoint", {"step": step})
 
     def resume(self) -> tuple[int, dict[str, Any]] | None:
         """The newest checkpoint that can be read; a damaged one is as good as none."""
         path = self._artifacts.newest_checkpoint(self._job.id)
-        if path is None:
-            return None
+        if path is None or self._checkpointed:
+            return None  # what this attempt wrote itself is nothing to go back to
         try:
             kept = bundle.unpack(path.read_bytes())
         except ValueError:
@@ -204,7 +208,11 @@ class JobContext:
 
     @contextmanager
     def _owned(self) -> Iterator[None]:
-        """Whatever is written inside belongs to an attempt that still holds the job; raises LeaseLost otherwise."""
+        """What is written inside belongs to an attempt that still holds the job; raises LeaseLost otherwise.
+
+        Files and rows come before the event that tells of them, and `Jobs.wish` before both: it is refused to whoever
+        has lost the lease.
+        """
         if self._pulse.lost:
             raise LeaseLost("The job has been given to another worker.")
         try:

@@ -1,0 +1,174 @@
+"""kill -9 of a worker in mid-job, and of server and worker together: the job ends with the bytes of a quiet run.
+
+Real processes throughout: the server as a user starts it, its workers, and the quick engine or the pocket model.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from studio.jobs import Job
+from studio.requests import submit
+from studio.services import Services, open_services
+from studio.settings import Settings
+from tests.waiting import until
+
+ROOT = Path(__file__).resolve().parents[1]
+POCKET = {"model": "pocket", "prompt": "a red ring under a pale sky", "scale": 1.5, "steps": 8, "seed": 3}
+CASES: dict[str, tuple[str, dict[str, Any]]] = {"quick": ("quick_engine", {"steps": 8, "seed": 3, "hold_at": 4})}
+if (ROOT / "assets" / "pocket" / "ultraimage").is_dir():
+    CASES["pocket"] = ("ultraimage", POCKET)
+
+
+@dataclass
+class House:
+    """One store and the servers that serve it, one after the other."""
+
+    settings: Settings
+    services: Services
+
+    @contextmanager
+    def server(self) -> Iterator[subprocess.Popen[str]]:
+        """The server of app.py, once it answers."""
+        process = subprocess.Popen(
+            [sys.executable, "app.py", "--port", "0", "--home", str(self.settings.home)],
+            cwd=ROOT,
+            env=self.settings.child_environ(),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert process.stdout is not None
+            assert "Atelier is at" in process.stdout.readline()
+            yield process
+        finally:
+            process.terminate()
+            process.communicate(timeout=60)
+
+    def submit(self, engine: str, values: dict[str, Any]) -> str:
+        return submit(self.services, engine, values, owner="anna").id
+
+    def at_checkpoint(self, job_id: str) -> Job:
+        until(lambda: [e for e in self.services.jobs.events(job_id) if e.kind == "checkpoint"], 300)
+        return self.services.jobs.get(job_id)
+
+    def worker_pid(self, job: Job) -> int:
+        return next(row.pid for row in self.services.jobs.workers() if row.id == job.worker)
+
+    def ended(self, job_id: str) -> Job:
+        return until(lambda: (job := self.services.jobs.get(job_id)).state in ("succeeded", "failed") and job, 300)
+
+    def results(self, job_id: str) -> dict[str, bytes]:
+        artifacts = self.services.artifacts
+        return {output.name: artifacts.path(output.sha).read_bytes() for output in artifacts.outputs(job_id)}
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Callable[[str], House]:
+    def build(name: str) -> House:
+        settings = Settings(
+            home=tmp_path / name, devices=("cpu",), engines=("tests.quick_engine",), heartbeat=0.5, threads=1
+        )
+        return House(settings, open_services(settings))
+
+    return build
+
+
+def held_back(case: str, folder: Path) -> tuple[str, dict[str, Any], Path]:
+    """Engine and parameters of a case; the quick engine waits in its middle for the file that comes third."""
+    engine, values = CASES[case]
+    barrier = folder / "barrier"
+    return engine, values | ({"barrier": str(barrier)} if case == "quick" else {}), barrier
+
+
+def quiet_run(house: House, engine: str, values: dict[str, Any]) -> dict[str, bytes]:
+    with house.server():
+        job_id = house.submit(engine, values)
+        assert house.ended(job_id).state == "succeeded"
+    return house.results(job_id)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_killed_worker(case: str, house: Callable[[str], House], tmp_path: Path):
+    engine, values, barrier = held_back(case, tmp_path)
+    shaken = house("shaken")
+    with shaken.server():
+        job_id = shaken.submit(engine, values)
+        job = shaken.at_checkpoint(job_id)
+        os.kill(shaken.worker_pid(job), signal.SIGKILL)
+        barrier.touch()
+        job = shaken.ended(job_id)
+    assert (job.state, job.attempts) == ("succeeded", 2)
+    assert shaken.services.artifacts.manifest(job_id)["resumed_from_step"] >= 1
+    assert shaken.results(job_id) == quiet_run(house("quiet"), engine, values)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_killed_server_with_its_worker(case: str, house: Callable[[str], House], tmp_path: Path):
+    engine, values, barrier = held_back(case, tmp_path)
+    shaken = house("shaken")
+    with shaken.server() as server:
+        job_id = shaken.submit(engine, values)
+        job = shaken.at_checkpoint(job_id)
+        pid = shaken.worker_pid(job)
+        server.kill()
+        os.kill(pid, signal.SIGKILL)
+    assert shaken.services.jobs.get(job_id).state == "running", "nothing but the store remembers the job"
+    barrier.touch()
+    with shaken.server():
+        job = shaken.ended(job_id)
+    assert (job.state, job.attempts) == ("succeeded", 2)
+    assert shaken.results(job_id) == quiet_run(house("quiet"), engine, values)
+
+
+def test_a_killed_server_alone_leaves_no_worker_behind(house: Callable[[str], House], tmp_path: Path):
+    engine, values, barrier = held_back("quick", tmp_path)
+    shaken = house("shaken")
+    with shaken.server() as server:
+        job_id = shaken.submit(engine, values)
+        pid = shaken.worker_pid(shaken.at_checkpoint(job_id))
+        server.kill()
+        until(lambda: not psutil.pid_exists(pid))
+    barrier.touch()
+    with shaken.server():
+        assert shaken.ended(job_id).state == "succeeded"
+
+
+def test_an_orderly_stop_costs_no_attempt(house: Callable[[str], House], tmp_path: Path):
+    engine, values, barrier = held_back("quick", tmp_path)
+    calm = house("calm")
+    with calm.server():
+        job_id = calm.submit(engine, values)
+        calm.at_checkpoint(job_id)
+    job = calm.services.jobs.get(job_id)
+    assert (job.state, job.attempts) == ("queued", 0)
+    barrier.touch()
+    with calm.server():
+        assert calm.ended(job_id).attempts == 1
+
+
+def test_a_second_server_is_refused_with_a_sentence(house: Callable[[str], House]):
+    first = house("one")
+    with first.server():
+        second = subprocess.run(
+            [sys.executable, "app.py", "--port", "0", "--home", str(first.settings.home)],
+            cwd=ROOT,
+            env=first.settings.child_environ(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert second.returncode == 1
+    assert "Another Atelier is using" in second.stderr
+    assert "Traceback" not in second.stderr
