@@ -70,7 +70,7 @@ def _example(name: str, spec: EngineSpec) -> str:
     if not manifest.is_file():
         return ""
     told: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
-    figures = "".join(_figure(name, item) for item in told["outputs"] if item["kind"] == "image")
+    figures = "".join(_figure(name, item) for item in told["files"] if item["kind"] == "image")
     params = told["params"]
     said = f"“{params['prompt']}”, seed {params['seed']}" if "prompt" in params else f"seed {params['seed']}"
     return (

@@ -25,7 +25,6 @@ INLINE = frozenset(
         "image/webp",
         "video/mp4",
         "model/gltf-binary",
-        "application/ply",
         "model/ply",
         "text/plain",
     }

@@ -14,7 +14,8 @@ from fastapi import APIRouter, Depends, Query
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse, Response
 
-from studio.api import JobId, Owner, manifest_of, preview_of
+from studio.api_results import manifest_of, preview_of
+from studio.api_schema import JobId, Owner
 from studio.errors import AtelierError, NotFound
 from studio.rows import FINAL, Job
 from studio.services import Services

@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from studio import api, pages
+from studio.api_schema import ErrorEnvelope
 from studio.downloads import readable, stored_file
 from studio.errors import AtelierError, InvalidInput, NotFound
 from studio.guards import Guard, RateLimiter
@@ -94,7 +95,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
         routes=app.routes,
     )
     schemas = made.setdefault("components", {}).setdefault("schemas", {})
-    envelope = api.ErrorEnvelope.model_json_schema(ref_template="#/components/schemas/{model}")
+    envelope = ErrorEnvelope.model_json_schema(ref_template="#/components/schemas/{model}")
     schemas |= envelope.pop("$defs") | {"ErrorEnvelope": envelope}
     return made
 

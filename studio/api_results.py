@@ -1,0 +1,131 @@
+"""The routes under /api for what a job leaves behind: files, manifest, previews, links; and for what it starts from.
+
+Every route checks the owner through the store. Knows no queue.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import FileResponse, Response
+
+from studio.api_schema import JobId, Owner
+from studio.downloads import safe_name
+from studio.errors import NotFound, TooLarge
+from studio.requests import check_disk
+from studio.services import Services
+from studio.uploads import check_upload
+from studio.views import Links, job_view
+
+
+def add_results(router: APIRouter, services: Services) -> None:
+    """The routes of results, links and uploads."""
+    _parts(router, services)
+    _shares(router, services)
+    _files(router, services)
+
+
+def _parts(router: APIRouter, services: Services) -> None:
+    @router.get("/jobs/{job_id}/artifacts", tags=["results"], summary="The files of a job")
+    def artifacts(job_id: JobId, owner: Owner) -> dict[str, Any]:
+        view = job_view(services, services.jobs.get(job_id, owner), Links.of_owner(job_id))
+        return {"outputs": view["outputs"], "metrics": view["metrics"]}
+
+    @router.get("/jobs/{job_id}/manifest", tags=["results"], summary="What makes the result repeatable")
+    def manifest(job_id: JobId, owner: Owner) -> dict[str, Any]:
+        return manifest_of(services, services.jobs.get(job_id, owner).id)
+
+    @router.get("/jobs/{job_id}/previews/{seq}", tags=["results"], summary="A picture of the unfinished result")
+    def preview(job_id: JobId, seq: int, owner: Owner) -> Response:
+        return preview_of(services, services.jobs.get(job_id, owner).id, seq)
+
+
+def manifest_of(services: Services, job_id: str) -> dict[str, Any]:
+    """The manifest of a finished job. Raises NotFound before it is whole."""
+    manifest = services.artifacts.manifest(job_id)
+    if manifest is None:
+        raise NotFound("This job has no manifest yet.", "It is written when the result is whole.")
+    return dict(manifest)
+
+
+def preview_of(services: Services, job_id: str, seq: int) -> Response:
+    """One preview of a job that runs; 204 for one that newer ones, or the result, have replaced."""
+    try:
+        path = services.artifacts.preview_path(job_id, seq)
+    except NotFound:
+        return Response(status_code=204)
+    return FileResponse(path, media_type="image/png", headers={"cache-control": "private, no-store"})
+
+
+def _shares(router: APIRouter, services: Services) -> None:
+    @router.get("/jobs/{job_id}/shares", tags=["shares"], summary="The links to a job")
+    def shares(job_id: JobId, owner: Owner) -> dict[str, Any]:
+        services.jobs.get(job_id, owner)
+        return {"shares": [_share_view(share.token) for share in services.shares.for_job(job_id, owner)]}
+
+    @router.post("/jobs/{job_id}/shares", status_code=201, tags=["shares"], summary="Make a link to a job")
+    def share(job_id: JobId, owner: Owner) -> dict[str, Any]:
+        """Whoever has the link sees progress, result and manifest, until it is revoked."""
+        services.jobs.get(job_id, owner)
+        return _share_view(services.shares.create(job_id, owner))
+
+    @router.delete("/shares/{token}", status_code=204, tags=["shares"], summary="Revoke a link")
+    def revoke(token: str, owner: Owner) -> Response:
+        services.shares.revoke(token, owner)
+        return Response(status_code=204)
+
+
+def _share_view(token: str) -> dict[str, str]:
+    return {"token": token, "url": f"/r/{token}"}
+
+
+def _files(router: APIRouter, services: Services) -> None:
+    binary = {"requestBody": {"required": True, "content": {"application/octet-stream": {}}}}
+
+    @router.post(
+        "/uploads",
+        status_code=201,
+        tags=["files"],
+        summary="Upload a file as the request's body",
+        openapi_extra=binary,
+    )
+    async def upload(
+        request: Request, owner: Owner, name: Annotated[str, Query(max_length=200)] = ""
+    ) -> dict[str, Any]:
+        """Its type is read from its content; the answer's `sha256` is what parameters refer to."""
+        data = await read_body(request, services.settings.upload_bytes)
+        return await run_in_threadpool(_keep, services, data, owner, name)
+
+
+def _keep(services: Services, data: bytes, owner: str, name: str) -> dict[str, Any]:
+    check_disk(services)
+    limits = services.settings
+    kind = check_upload(data, max_bytes=limits.upload_bytes, max_pixels=limits.upload_pixels)
+    sha = services.artifacts.put(data, media_type=kind.media_type, owner=owner, name=safe_name(name))
+    return {
+        "sha256": sha,
+        "bytes": len(data),
+        "media_type": kind.media_type,
+        "width": kind.width,
+        "height": kind.height,
+        "url": f"/files/{sha}",
+    }
+
+
+async def read_body(request: Request, most: int) -> bytes:
+    """The body, refused as soon as it is known to be larger than `most` bytes. Raises TooLarge."""
+    refusal = TooLarge(
+        f"The file is larger than {most / 2**20:.0f} MB.", "Send a smaller one, or raise ATELIER_UPLOAD_BYTES."
+    )
+    announced = request.headers.get("content-length", "0")
+    if announced.isdigit() and int(announced) > most:
+        raise refusal
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > most:
+            raise refusal
+        parts.append(part)
+    return b"".join(parts)
