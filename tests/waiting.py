@@ -12,7 +12,7 @@ T = TypeVar("T")
 LOOK_S = 0.01
 
 
-def until(condition: Callable[[], T], timeout: float = 60.0) -> T:
+def until(condition: Callable[[], T], timeout: float = 120.0) -> T:
     """The first true value of `condition`; fails after `timeout` seconds, which is a bound and not a pace."""
     end = time.monotonic() + timeout
     never = threading.Event()
