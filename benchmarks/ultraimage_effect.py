@@ -1,7 +1,7 @@
 """Does UltraImage work? Objects, horizons, vividness, seams and recognised kinds, for every method, over seeds.
 
     python -m benchmarks.ultraimage_effect --seeds 0:64 --scale 2 --out rows-2x.jsonl
-    python -m benchmarks.ultraimage_effect --search "margin=0.85,0.9 lambda_max=1.3,1.6" --seeds 10000:10032 --out s.jsonl
+    python -m benchmarks.ultraimage_effect --search "margin=0.85,0.9 steps=12" --seeds 10000:10032 --out s.jsonl
 
 Every seed has one prompt with a single object, fixed by the seed, and one noise, shared by all methods. Rows are
 appended as they are made and a second start goes on where the first ended. Intervals are 95 % percentile bootstraps
@@ -15,6 +15,7 @@ import itertools
 import json
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,14 @@ import torch
 
 from engines.ultraimage.calibration import NOISE_SEED, head_entropies
 from engines.ultraimage.hooks import Rule, focus, positions
+from engines.ultraimage.judge import Judge, shipped
 from engines.ultraimage.methods import entropy_measure, focus_table, position_rule, proportional_table
 from engines.ultraimage.metrics import measure
-from engines.ultraimage.pipeline import locate
-from engines.ultraimage.presets import METHODS
+from engines.ultraimage.pipeline import Weights, locate
+from engines.ultraimage.presets import METHODS, MODELS
 from engines.ultraimage.sampling import denoise, scheduler_for
 from engines.ultraimage.spec import UltraImageParams, target_size
 from pocket.grammar import COLOURS, KINDS, SKIES, ObjectSpec, SceneSpec, write
-from pocket.judge import load_judge
 
 NUMBERS = ("objects", "exact", "horizons", "vividness", "seam", "recognised")
 RESAMPLES = 10_000
@@ -46,11 +47,11 @@ def prompt_for(seed: int) -> str:
 class Sampler:
     """The pocket model in memory, sampling several seeds in one batch with each seed's own noise."""
 
-    def __init__(self) -> None:
-        self.weights = locate("pocket", None)
+    def __init__(self, weights: Weights) -> None:
+        self.weights = weights
         self.model, self.family = self.weights.model, self.weights.family
-        self.parts = {name: self.weights.load(name, "cpu") for name in self.weights.index if name[0] != "_"}
-        self.text = {name: self.parts[name] for name in self.family.text_parts}
+        self.parts = {name: weights.load(name, "cpu") for name in ("transformer", "scheduler", "vae")}
+        self.text = {name: weights.load(name, "cpu") for name in self.family.text_parts}
         self.entropies: dict[str, torch.Tensor] = {}
 
     @torch.no_grad()
@@ -113,10 +114,14 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def make_rows(
-    sampler: Sampler, plans: Sequence[tuple[str, str, UltraImageParams]], seeds: Sequence[int], batch: int, out: Path
+    sampler: Sampler,
+    judge: Judge,
+    plans: Sequence[tuple[str, str, UltraImageParams]],
+    seeds: Sequence[int],
+    batch: int,
+    out: Path,
 ) -> None:
     """Append one row for every (method, settings, seed) that is not there yet."""
-    judge = load_judge()
     known = {(row["method"], row["settings"], row["scale"], row["seed"]) for row in read_rows(out)}
     with out.open("a") as file:
         for label, method, params in plans:
@@ -185,6 +190,13 @@ def print_gains(rows: Sequence[dict[str, Any]]) -> None:
             )
 
 
+def located(folder: Path | None) -> Weights:
+    """The shipped model, or one that is still being trained."""
+    if folder is not None:
+        MODELS["pocket"] = replace(MODELS["pocket"], repo=str(folder))
+    return locate("pocket", None)
+
+
 def grid_of(text: str) -> list[dict[str, Any]]:
     """`margin=0.85,0.9 steps=12` as every combination."""
     axes = [(name, values.split(",")) for name, _, values in (item.partition("=") for item in text.split())]
@@ -204,6 +216,8 @@ def main() -> None:
     parser.add_argument("--search", default="", help="settings to combine, e.g. 'margin=0.85,0.9'")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--weights", type=Path, help="another folder of the pocket model's layout")
+    parser.add_argument("--judge", type=Path, help="another folder with a judge")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only-print", action="store_true", help="print the table of rows that are there")
     given = parser.parse_args()
@@ -215,7 +229,9 @@ def main() -> None:
             for chosen in grid_of(given.search)
             for method in given.methods.split(",")
         ]
-        make_rows(Sampler(), plans, seeds, given.batch, given.out)
+        weights = located(given.weights)
+        judge = shipped(given.judge or weights.folder.with_name(weights.folder.name + "_judge"))
+        make_rows(Sampler(weights), judge, plans, seeds, given.batch, given.out)
     rows = [row for row in read_rows(given.out) if row["seed"] in seeds]
     print_table(rows)
     print_gains(rows)

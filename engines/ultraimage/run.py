@@ -7,27 +7,24 @@ Every chosen method and baseline is sampled from the same noise. What a method i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 
-from engines.ultraimage.calibration import NOISE_SEED, cache_key, head_entropies
+from engines.ultraimage.calibration import NOISE_SEED, Heads
 from engines.ultraimage.families import Condition, tiled
+from engines.ultraimage.guides import Guide, ResolutionGuide, ViewGuide
 from engines.ultraimage.hooks import Rule, focus, positions
-from engines.ultraimage.methods import (
-    entropy_measure,
-    focus_table,
-    position_rule,
-    proportional_table,
-)
+from engines.ultraimage.judge import shipped
+from engines.ultraimage.methods import position_rule
 from engines.ultraimage.metrics import measure, seam_visibility, vividness
 from engines.ultraimage.pipeline import Weights, locate
 from engines.ultraimage.presets import METHODS
-from engines.ultraimage.sampling import Guide, OnStep, ResolutionGuide, ViewGuide, denoise, scheduler_for
+from engines.ultraimage.sampling import OnStep, denoise, draw_noise, scheduler_for
 from engines.ultraimage.spec import UltraImageParams, target_size, validate
 from studio.contract import Context
 
@@ -94,12 +91,8 @@ class _Work:
 
     def noise(self, stream: str, width: int, height: int) -> Tensor:  # [1, C, H, W]
         """Noise for a picture of this size, drawn on the CPU."""
-        shape = (1, *self.family.latent_shape(width, height))
-        return self._noise(shape, self.generator(stream))
-
-    def _noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        dtype = self.prompts.large[0].embeds.dtype
-        return randn_tensor(shape, generator=generator, device=torch.device(self.ctx.device), dtype=dtype)
+        condition = self.prompts.large[0]
+        return draw_noise(self.family.latent_shape(width, height), self.generator(stream), like=condition.embeds)
 
     def skip(self) -> None:
         """Count a picture that an earlier attempt finished."""
@@ -160,7 +153,7 @@ class _Work:
             return ResolutionGuide(self._enlarged(small), p.steps, p.lowpass_level, p.patch_shift)
         return ViewGuide(
             view=small,
-            noise=self._noise(tuple(small.shape), self.generator("view")),
+            noise=draw_noise(tuple(small.shape[1:]), self.generator("view"), like=small),
             num_steps=p.steps,
             held=round(p.view_share * p.steps),
             mode=p.view_mode,
@@ -188,7 +181,7 @@ class _Work:
         rule = position_rule(method, self.params, self.model, grid, self.prompts.large[0].tokens)
         with self.weights.lend(self.ctx, "transformer", "scheduler") as parts:
             transformer = parts["transformer"]
-            table = self._focus_table(method, transformer, rule, grid)
+            table = self._focus_table(method, transformer, rule)
             noise = self.noise("target", self.width, self.height)
             with positions(transformer, rule) as place, focus(transformer, table) as focused:
                 return self._denoise(
@@ -202,6 +195,20 @@ class _Work:
                     focus=focused,
                     guide=guide,
                 )
+
+    def _focus_table(self, method: str, transformer: nn.Module, rule: Rule | None) -> Tensor | None:
+        """Lambda of every head on each branch; None where attention stays plain."""
+        shared = self.params.reuse_calibration
+        heads = Heads(
+            ctx=self.ctx,
+            weights=self.weights,
+            params=self.params,
+            size=(self.width, self.height),
+            conditions=self.prompts.calibration if shared else self.prompts.large,
+            stream=self.ctx.generator(NOISE_SEED) if shared else self.generator("target"),
+            announce=lambda: self.ctx.progress(self.reached, self.total, "Calibration: measuring the heads"),
+        )
+        return heads.table(method, transformer, rule)
 
     def _denoise(
         self,
@@ -260,47 +267,6 @@ class _Work:
         with self.weights.lend(self.ctx, "vae") as parts:
             return self.family.decode(parts["vae"], small, tiles=False)[0]
 
-    # -- which heads are sharpened ---------------------------------------------------------------------------------
-
-    def _focus_table(
-        self, method: str, transformer: nn.Module, rule: Rule | None, grid: tuple[int, int]
-    ) -> Tensor | None:  # [branches, layers, heads]
-        """Lambda of every head, or None where attention stays plain: the method's choice, or nothing to repair."""
-        kind = METHODS[method].attention
-        sequence = self.prompts.large[0].tokens + grid[0] * grid[1]
-        if kind == "proportional":
-            shape = (self.family.layers, self.family.heads, self.family.head_dim)
-            return proportional_table(self.model, sequence, *shape)
-        if kind == "plain" or sequence <= self.model.attention_sequence:
-            return None
-        return focus_table(self._entropies(method, transformer, rule), self.params, self.model, sequence)
-
-    def _entropies(self, method: str, transformer: nn.Module, rule: Rule | None) -> Tensor:
-        """Of every head: remembered from an earlier job where that cannot change the result, else measured."""
-        p = self.params
-        shared = p.reuse_calibration
-        key = cache_key(
-            model=(self.weights.repo, self.weights.revision, self.model.dtype, self.ctx.device.split(":")[0]),
-            size=(self.width, self.height),
-            positions=(METHODS[method].position, p.margin, p.correction, p.indices),
-            entropy=p.lambda_preset,
-            prompt=self.model.calibration_prompt,
-            branches=len(self.prompts.calibration),
-            guidance=p.guidance if self.family.distilled else None,
-        )
-        kept = self.ctx.cache(key) if shared else None
-        if kept is not None:
-            return kept["entropies"]
-        self.ctx.progress(self.reached, self.total, "Calibration: measuring the attention heads")
-        shape = (1, *self.family.latent_shape(self.width, self.height))
-        noise = self._noise(shape, self.ctx.generator(NOISE_SEED) if shared else self.generator("target"))
-        conditions = self.prompts.calibration if shared else self.prompts.large
-        entropies = head_entropies(self.family, transformer, noise, conditions, p.guidance, rule, entropy_measure(p))
-        self.ctx.check()
-        if shared:
-            self.ctx.store_cache(key, {"entropies": entropies})
-        return entropies
-
     # -- the result ------------------------------------------------------------------------------------------------
 
     def finish(self, method: str, latents: Tensor) -> None:
@@ -317,6 +283,6 @@ class _Work:
 
     def _numbers(self, picture: np.ndarray) -> dict[str, Any]:
         """What can be said of this picture: objects and horizons only where the model draws countable ones."""
-        if self.model.countable:
-            return measure(picture, self.prompt)
+        if self.model.judge:
+            return measure(picture, self.prompt, shipped(Path(self.model.judge)))
         return {"vividness": vividness(picture), "seam": seam_visibility(picture, self.family.cell)}

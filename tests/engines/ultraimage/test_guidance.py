@@ -15,7 +15,8 @@ from engines.ultraimage.guidance import (
     rect_cosine_mask,
     view_window,
 )
-from engines.ultraimage.sampling import ResolutionGuide, ViewGuide, scheduler_for
+from engines.ultraimage.guides import ResolutionGuide, ViewGuide
+from engines.ultraimage.sampling import scheduler_for
 from engines.ultraimage.schedule import shifted_sigmas
 
 

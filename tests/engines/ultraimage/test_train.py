@@ -1,0 +1,121 @@
+"""The training loop: it packs as the pipeline packs, learns, and resumes exactly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import FluxPipeline, FluxTransformer2DModel
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
+
+from engines.ultraimage.train import (
+    FluxStudent,
+    Recipe,
+    flow_loss,
+    grid_ids,
+    load_average,
+    pack,
+    rate,
+    train,
+    unpack,
+)
+
+RECIPE = Recipe(steps=6, batch=8, warmup=2, cooldown=3, ema=0.5, bfloat16=False, save_seconds=0.0)
+
+
+@dataclass
+class Stripes:
+    """Two kinds of picture, told apart by one token."""
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        which = torch.randint(2, (count,), generator=generator)
+        wave = torch.linspace(-2, 2, 8)
+        latents = torch.where(which[:, None, None, None] == 1, wave[:, None], wave[None, :]).expand(count, 4, 8, 8)
+        tokens = torch.stack([torch.full_like(which, 2), 4 + which, torch.full_like(which, 3)], 1)
+        return latents.clone(), tokens
+
+
+def student(seed: int = 0) -> FluxStudent:
+    torch.manual_seed(seed)
+    transformer = FluxTransformer2DModel(
+        patch_size=1,
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=16,
+        pooled_projection_dim=16,
+        axes_dims_rope=(4, 6, 6),
+    )
+    text = {"vocab_size": 8, "pad_token_id": 0, "eos_token_id": 3}
+    clip = CLIPTextConfig(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=1, projection_dim=16, **text
+    )
+    t5 = T5Config(d_model=16, d_kv=16, d_ff=16, num_layers=1, num_heads=1, dropout_rate=0.0, **text)
+    return FluxStudent(transformer, CLIPTextModel(clip), T5EncoderModel(t5))
+
+
+def test_packing_is_the_pipelines_own():
+    latents = torch.randn(2, 4, 6, 10)
+    assert torch.equal(pack(latents), FluxPipeline._pack_latents(latents, 2, 4, 6, 10))
+    assert torch.equal(unpack(pack(latents), 6, 10), latents)
+    theirs = FluxPipeline._prepare_latent_image_ids(1, 3, 5, "cpu", torch.float32)
+    assert torch.equal(grid_ids(3, 5), theirs)
+
+
+def test_a_perfect_velocity_costs_nothing():
+    latents, tokens = Stripes().draw(8, torch.Generator().manual_seed(0))
+
+    def oracle(noised: Tensor, times: Tensor, _tokens: Tensor) -> Tensor:
+        t = times[:, None, None, None]
+        return (noised - latents) / t  # (1 - t) x + t e - x = t (e - x)
+
+    assert flow_loss(oracle, latents, tokens, RECIPE, torch.Generator().manual_seed(1)) < 1e-6
+
+
+def test_times_lie_between_picture_and_noise():
+    latents, tokens = Stripes().draw(512, torch.Generator().manual_seed(0))
+    seen = []
+
+    def spy(noised: Tensor, times: Tensor, _tokens: Tensor) -> Tensor:
+        seen.append(times)
+        return noised
+
+    flow_loss(spy, latents, tokens, RECIPE, torch.Generator().manual_seed(1))
+    assert 0 < seen[0].min() < 0.3
+    assert 0.9 < seen[0].max() < 1
+    assert seen[0].median().item() == pytest.approx(torch.sigmoid(torch.tensor(RECIPE.time_mean)).item(), abs=0.01)
+
+
+def test_the_rate_warms_up_and_falls_to_zero():
+    recipe = Recipe(steps=100, warmup=10, cooldown=40)
+    rates = [rate(step, recipe) for step in range(101)]
+    assert rates[0] == 0.1
+    assert rates[10:60] == [1.0] * 50
+    assert rates[80] == 0.5
+    assert rates[100] == 0.0
+
+
+def test_two_processes_learn(tmp_path: Path):
+    train(student(), Stripes(), replace(RECIPE, steps=40, warmup=5, cooldown=20), tmp_path)
+    lines = (tmp_path / "log.txt").read_text().splitlines()
+    losses = [float(line.split()[3]) for line in lines]
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+    assert lines[-1].startswith("step 40 ")
+
+
+def test_a_resumed_run_repeats_an_undisturbed_one(tmp_path: Path):
+    alone = replace(RECIPE, ranks=1)
+    train(student(), Stripes(), alone, tmp_path / "whole")
+    train(student(), Stripes(), alone, tmp_path / "parts", until=3)
+    train(student(seed=1), Stripes(), alone, tmp_path / "parts", resume=True)  # the checkpoint decides, not the seed
+    results = []
+    for name in ("whole", "parts"):
+        learned = student()
+        assert load_average(tmp_path / name, learned) == RECIPE.steps
+        results.append(torch.cat([weight.flatten() for weight in learned.parameters()]))
+    assert torch.equal(*results)
