@@ -12,8 +12,9 @@ from __future__ import annotations
 import copy
 import time
 from dataclasses import dataclass
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.multiprocessing as mp
@@ -126,28 +127,53 @@ def rate(step: int, recipe: Recipe) -> float:
     return min(1.0, (step + 1) / recipe.warmup) * fall
 
 
-def train(student: FluxStudent, batches: Batches, recipe: Recipe, folder: Path, resume: bool = False) -> None:
+def train(
+    student: FluxStudent,
+    batches: Batches,
+    recipe: Recipe,
+    folder: Path,
+    resume: bool = False,
+    until: int | None = None,  # stop early at this step, as if interrupted just after a checkpoint
+) -> None:
     """Run to `recipe.steps`; checkpoints and `log.txt` go to `folder`, the newest state is `state.pt`."""
     folder.mkdir(parents=True, exist_ok=True)
     student.share_memory()  # rank 0 starts from these weights, the others copy them
     size = sum(weight.numel() for weight in student.parameters())
     shared = torch.zeros(recipe.ranks, size).share_memory_()
-    context = mp.get_context("spawn")
-    barrier = context.Barrier(recipe.ranks)
-    arguments = (student, batches, recipe, folder, resume, shared, barrier)
-    mp.start_processes(_rank, args=arguments, nprocs=recipe.ranks, start_method="spawn")
+    barrier = mp.get_context("spawn").Barrier(recipe.ranks)
+    last = min(until or recipe.steps, recipe.steps)
+    arguments = (student, batches, recipe, folder, resume, last, shared, barrier)
+    if recipe.ranks == 1:
+        _learn(0, *arguments)
+    else:
+        mp.start_processes(_rank, args=arguments, nprocs=recipe.ranks, start_method="spawn")
 
 
-def _rank(rank: int, source, batches, recipe: Recipe, folder: Path, resume: bool, shared: Tensor, barrier) -> None:
-    """One process: its share of every batch on one thread, the mean gradient, the same step as everybody."""
+def _rank(rank: int, *arguments: Any) -> None:
+    """One process among several uses one core."""
     torch.set_num_threads(1)
+    _learn(rank, *arguments)
+
+
+def _learn(
+    rank: int,
+    source: FluxStudent,
+    batches: Batches,
+    recipe: Recipe,
+    folder: Path,
+    resume: bool,
+    last: int,
+    shared: Tensor,  # [ranks, parameters], where gradients meet
+    barrier: Barrier,
+) -> None:
+    """One rank: its share of every batch, the mean gradient, the same step as everybody."""
     student = _copy(source).train()
     weights = list(student.parameters())
     optimiser, average = optimisers(student, recipe), [weight.detach().clone() for weight in weights]
     base = [group["lr"] for part in optimiser for group in part.param_groups]
     step = _restore(folder, student, average, optimiser) if resume else 0
     begun, saved, trace = time.monotonic(), time.monotonic(), []
-    while step < recipe.steps:
+    while step < last:
         generator = torch.Generator().manual_seed((recipe.seed * 1_000_003 + step) * 64 + rank)
         latents, tokens = batches.draw(recipe.batch // recipe.ranks, generator)
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
@@ -162,7 +188,7 @@ def _rank(rank: int, source, batches, recipe: Recipe, folder: Path, resume: bool
             part.zero_grad(set_to_none=True)
         step += 1
         torch._foreach_lerp_(average, weights, 1 - min(recipe.ema, (1 + step) / (10 + step)))
-        due = time.monotonic() - saved > recipe.save_seconds or step == recipe.steps
+        due = time.monotonic() - saved > recipe.save_seconds or step == last
         if rank == 0 and due:
             _save(folder, student, average, optimiser, step)
             line = f"step {step} loss {sum(trace) / len(trace):.5f} rate {rate(step, recipe):.3f}"
@@ -177,7 +203,7 @@ def _copy(student: FluxStudent) -> FluxStudent:
 
 
 @torch.no_grad()
-def _mean_gradient(weights: list[nn.Parameter], shared: Tensor, rank: int, barrier) -> None:
+def _mean_gradient(weights: list[nn.Parameter], shared: Tensor, rank: int, barrier: Barrier) -> None:
     """Average gradients over ranks through shared memory [ranks, size], then clip their norm to 1."""
     torch.cat([_gradient(weight).flatten() for weight in weights], out=shared[rank])
     barrier.wait()
