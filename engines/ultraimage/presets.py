@@ -116,7 +116,14 @@ FLUX = ModelPreset(
     distilled_guidance=True,
     h_range=(0.44, 6.0),
     published_lambda=(1.1, 1.3),
-    settings={"steps": 30, "guidance": 7.0, "guide_guidance": 3.5, "shift": 3.0, "margin": 0.85},
+    settings={
+        "steps": 30,
+        "guidance": 7.0,
+        "guide_guidance": 3.5,
+        "shift": 3.0,
+        "correction": "single_period",
+        "margin": 0.85,
+    },
 )
 
 QWEN = ModelPreset(

@@ -73,7 +73,7 @@ class UltraImageParams(Params):
         description="Instead of a scale.",
         json_schema_extra={"unit": "px"},
     )
-    steps: int = Field(20, ge=1, le=200, title="Steps", description="Denoising steps; more are slower and cleaner.")
+    steps: int = Field(16, ge=1, le=200, title="Steps", description="Denoising steps; more are slower and cleaner.")
     guidance: float = Field(
         3.0, ge=1, le=20, title="Guidance", description="How closely the prompt is followed; 1 switches it off."
     )
@@ -87,7 +87,7 @@ class UltraImageParams(Params):
         description="The corrected period is the target length divided by this (published for Flux: 0.85).",
     )
     correction: Literal["single_period", "interpolate"] = Field(
-        "single_period",
+        "interpolate",
         title="Correction rule",
         description="Set the frequency to one period over the target (Flux) or divide it by the scale (Qwen-Image).",
     )
