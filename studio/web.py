@@ -130,6 +130,8 @@ def _failures(app: FastAPI, shown: pages.Pages) -> None:
     async def plain(request: Request, error: HTTPException) -> Response:
         if error.status_code == 404:
             return answer(request, NotFound(f"There is nothing at {request.url.path[:100]}."))
+        if error.status_code == 400:
+            return answer(request, InvalidInput("The request cannot be read.", "Send JSON in UTF-8."))
         return JSONResponse(
             {"error": {"code": "http", "message": str(error.detail), "remedy": "", "field": None}},
             status_code=error.status_code,
