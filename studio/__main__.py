@@ -16,7 +16,7 @@ from studio import commands, logs
 from studio.catalog import Catalog
 from studio.contract import EngineSpec
 from studio.errors import AtelierError, InvalidInput, NotFound
-from studio.flags import add_flags, preset_values, seeds_of, values_of
+from studio.flags import add_flags, jobs_in, preset_values, seeds_of, values_of
 from studio.settings import Settings, SettingsError, quiet_libraries
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -71,34 +71,33 @@ def _engine_command(settings: Settings, options: argparse.Namespace, rest: list[
 
 
 def _values(spec: EngineSpec, given: argparse.Namespace) -> list[dict[str, Any]]:
-    """The parameters of each job: a settings file or preset first, then what the flags say, then the seeds."""
-    values: dict[str, Any] = {}
-    if given.settings is not None:
-        values |= _from_file(spec, given.settings)
-    if given.preset is not None:
-        values |= preset_values(spec, given.preset)
-    values |= values_of(given, spec)
-    return [values | {"seed": seed} for seed in seeds_of(given.seeds)] if given.seeds is not None else [values]
+    """The parameters of each job: a settings file first, then a preset, then the flags, then the seeds."""
+    starts = [{}] if given.settings is None else _from_file(spec, given.settings)
+    said = (preset_values(spec, given.preset) if given.preset is not None else {}) | values_of(given, spec)
+    seeds = [{}] if given.seeds is None else [{"seed": seed} for seed in seeds_of(given.seeds)]
+    return [start | said | seed for start in starts for seed in seeds]
 
 
-def _from_file(spec: EngineSpec, path: Path) -> dict[str, Any]:
+def _from_file(spec: EngineSpec, path: Path) -> list[dict[str, Any]]:
+    """The parameters inside a result, or of every job of a manifest. Raises InvalidInput."""
     from studio.encoders import read_provenance
 
     try:
-        found = read_provenance(path.read_bytes())
+        data = path.read_bytes()
     except OSError as error:
-        raise InvalidInput(
-            f"{path} cannot be read: {error.strerror}.", "Name another file.", field="settings"
-        ) from error
-    if found is None:
+        raise InvalidInput(f"{path} cannot be read: {error.strerror}.", "Name another.", field="settings") from error
+    rows = jobs_in(data)
+    found = rows if rows else [read_provenance(data) or {}]
+    for row in found:
+        if row.get("engine", spec.name) != spec.name:
+            raise InvalidInput(
+                f"{path} comes from {row['engine']!r}, not from {spec.name!r}.",
+                f"Run: python -m studio run {row['engine']} --settings {path}",
+                field="settings",
+            )
+    if not all(isinstance(row.get("params"), dict) for row in found):
         raise InvalidInput(f"{path} carries no settings.", "Use a result or a manifest of Atelier.", field="settings")
-    if found.get("engine") != spec.name:
-        raise InvalidInput(
-            f"{path} comes from {found.get('engine')!r}, not from {spec.name!r}.",
-            f"Run: python -m studio run {found.get('engine')} --settings {path}",
-            field="settings",
-        )
-    return dict(found["params"])
+    return [dict(row["params"]) for row in found]
 
 
 def _run(settings: Settings, spec: EngineSpec, values: list[dict[str, Any]], out: Path) -> int:

@@ -10,7 +10,7 @@ from studio.errors import StoreUnavailable
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Put `data` at `path` durably, replacing what was there. Raises StoreUnavailable if the disk will not have it."""
+    """Put `data` at `path` durably, replacing what was there. Raises StoreUnavailable."""
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,13 +6,15 @@ Knows what a complete result is; every failure passes through to the worker, whi
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from studio import devices
 from studio.contract import Estimate
-from studio.errors import NotFound
+from studio.errors import NotFound, OutOfMemory
 from studio.jobs import Job, Jobs
+from studio.measure import is_out_of_memory
 from studio.models import ModelCache
 from studio.provenance import MANIFEST_FORMAT, provenance
 from studio.pulse import Pulse
@@ -77,6 +79,39 @@ def attempt(job: Job, services: Services, bench: Bench, params: Any, estimate: E
     if context.resumed_from is None:
         computing = seconds - context.borrowed.loading_s
         services.jobs.record_timing(job.engine, devices.device_kind(bench.device), estimate.work, computing)
+
+
+def attempt_within_memory(job: Job, services: Services, bench: Bench) -> None:
+    """One attempt; if memory runs out, once more with an empty cache and the next thriftier plan."""
+    params, estimate = plan_for(job, services, bench)
+    plans = services.catalog.spec(job.engine).plans
+    chosen = plans.index(estimate.plan)
+    thriftier = plans[min(chosen + 1, len(plans) - 1)]
+    shortage: OutOfMemory | None = None
+    for plan in (estimate.plan, thriftier):
+        shortage = _short_of_memory(lambda plan=plan: attempt(job, services, bench, params, estimate, plan), bench)  # type: ignore[misc]
+        if shortage is None:
+            return
+        freed = bench.cache.evict_all()
+        log.warning("plan %s ran out of memory (%s); %d bytes of models evicted", plan, shortage.message, freed)
+    assert shortage is not None
+    raise shortage
+
+
+def _short_of_memory(run: Callable[[], None], bench: Bench) -> OutOfMemory | None:
+    """Why memory ran out in `run`, or None. The exception itself ends here: it holds the run's tensors alive."""
+    try:
+        run()
+    except OutOfMemory as error:
+        return OutOfMemory(error.message, error.remedy)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return OutOfMemory(
+            f"The memory of {bench.device} did not suffice for these settings, even with the thriftiest plan.",
+            "Choose a smaller size, or close other programs that use this device.",
+        )
+    return None
 
 
 def clear_up(job: Job, services: Services) -> None:

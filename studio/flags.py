@@ -7,6 +7,7 @@ page. Knows no command.
 from __future__ import annotations
 
 import argparse
+import json
 import typing
 from typing import Any, Literal
 
@@ -65,6 +66,17 @@ def seeds_of(text: str) -> list[int]:
     if not seeds or len(seeds) > MOST_SEEDS:
         raise InvalidInput(f"--seeds {text[:60]} names {len(seeds)} seeds.", f"Use 1 to {MOST_SEEDS}.", field="seeds")
     return list(dict.fromkeys(seeds))
+
+
+def jobs_in(manifest: bytes) -> list[dict[str, Any]]:
+    """The jobs that the manifest of a batch lists; none if these bytes are something else."""
+    if not manifest.lstrip().startswith(b"{"):
+        return []
+    try:
+        found = json.loads(manifest).get("jobs", [])
+    except ValueError:
+        return []
+    return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
 
 
 def _kinds(info: FieldInfo) -> list[Any]:

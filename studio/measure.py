@@ -1,4 +1,4 @@
-"""What a component of a model weighs and how it moves, by its tensors alone.
+"""What a component of a model weighs and how it moves, by its tensors alone; and what a cache of them reports.
 
 Works on modules, tensors, pipelines and plain containers of them, by what they can do and not by their type, so that
 it needs no torch of its own. Knows nothing of caches.
@@ -7,9 +7,41 @@ it needs no torch of its own. Knows nothing of caches.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 _NO_ROOM = ("out of memory", "not enough memory", "can't allocate memory")
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """One cached component as a page shows it."""
+
+    key: str
+    bytes: int
+    place: str
+    borrowed: int
+
+
+@dataclass(frozen=True)
+class ModelStats:
+    """What the cache has done and holds."""
+
+    hits: int
+    loads: int
+    failures: int
+    offloads: int
+    reloads: int
+    evictions: int
+    ram_bytes: int
+    ram_budget: int
+    vram_bytes: int
+    vram_budget: int
+    models: tuple[ModelFacts, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a worker's heartbeat."""
+        return asdict(self)
 
 
 def storages(value: Any) -> dict[int, int]:

@@ -13,12 +13,12 @@ import sys
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from studio.contract import ModelKey
 from studio.errors import Cancelled, OutOfMemory, Paused
-from studio.measure import gib, is_out_of_memory, moved, storages
+from studio.measure import ModelFacts, ModelStats, gib, is_out_of_memory, moved, storages
 
 log = logging.getLogger(__name__)
 
@@ -40,37 +40,6 @@ class _Entry:
     busy: bool = True
     leaving: bool = False
     error: BaseException | None = None
-
-
-@dataclass(frozen=True)
-class ModelFacts:
-    """One cached component as a page shows it."""
-
-    key: str
-    bytes: int
-    place: str
-    borrowed: int
-
-
-@dataclass(frozen=True)
-class ModelStats:
-    """What the cache has done and holds."""
-
-    hits: int
-    loads: int
-    failures: int
-    offloads: int
-    reloads: int
-    evictions: int
-    ram_bytes: int
-    ram_budget: int
-    vram_bytes: int
-    vram_budget: int
-    models: tuple[ModelFacts, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """For a worker's heartbeat."""
-        return asdict(self)
 
 
 def collect(place: str) -> None:

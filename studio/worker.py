@@ -15,7 +15,7 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 from studio import devices, logs
-from studio.attempt import Bench, already_whole, attempt, clear_up, plan_for
+from studio.attempt import Bench, already_whole, attempt_within_memory, clear_up
 from studio.db import translated
 from studio.errors import (
     AtelierError,
@@ -23,12 +23,10 @@ from studio.errors import (
     Conflict,
     EngineFailed,
     NotFound,
-    OutOfMemory,
     Paused,
     StoreUnavailable,
 )
 from studio.jobs import Job
-from studio.measure import is_out_of_memory
 from studio.models import ModelCache
 from studio.pulse import Pulse
 from studio.requests import disk_short
@@ -64,7 +62,7 @@ def _ended(job: Job, services: Services, bench: Bench) -> Outcome:
         if already_whole(job, services):
             jobs.succeed(job.id, bench.worker)
         else:
-            _attempt_within_memory(job, services, bench)
+            attempt_within_memory(job, services, bench)
     except LeaseLost:
         return "lost"
     except Stopping:
@@ -79,39 +77,6 @@ def _ended(job: Job, services: Services, bench: Bench) -> Outcome:
         return _failed(job, services, bench, _unforeseen(job, services, error))
     clear_up(job, services)
     return "succeeded"
-
-
-def _attempt_within_memory(job: Job, services: Services, bench: Bench) -> None:
-    """One attempt; if memory runs out, once more with an empty cache and the next thriftier plan."""
-    params, estimate = plan_for(job, services, bench)
-    plans = services.catalog.spec(job.engine).plans
-    chosen = plans.index(estimate.plan)
-    thriftier = plans[min(chosen + 1, len(plans) - 1)]
-    shortage: OutOfMemory | None = None
-    for plan in (estimate.plan, thriftier):
-        shortage = _short_of_memory(lambda plan=plan: attempt(job, services, bench, params, estimate, plan), bench)  # type: ignore[misc]
-        if shortage is None:
-            return
-        freed = bench.cache.evict_all()
-        log.warning("plan %s ran out of memory (%s); %d bytes of models evicted", plan, shortage.message, freed)
-    assert shortage is not None
-    raise shortage
-
-
-def _short_of_memory(run: Callable[[], None], bench: Bench) -> OutOfMemory | None:
-    """Why memory ran out in `run`, or None. The exception itself ends here: it holds the run's tensors alive."""
-    try:
-        run()
-    except OutOfMemory as error:
-        return OutOfMemory(error.message, error.remedy)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        return OutOfMemory(
-            f"The memory of {bench.device} did not suffice for these settings, even with the thriftiest plan.",
-            "Choose a smaller size, or close other programs that use this device.",
-        )
-    return None
 
 
 def _stopped(job: Job, services: Services, bench: Bench, error: AtelierError) -> Outcome:

@@ -6,9 +6,9 @@ whose job must stop. So what it must guarantee is small:
 
 * Every device it was given has one living worker between `start` and `stop`; a worker that dies is replaced.
 * A dead worker's jobs are handed back (`Jobs.reclaim`) as soon as its death is certain, and never before.
-* A job whose cancel is overdue (`Jobs.overdue_cancels(settings.grace)`) is ended by force; it counts as cancelled only
-  once its process is dead.
-* If the server itself dies, its workers end too, and whatever they still try to write is refused by their lost lease.
+* A job whose cancel is overdue (`Jobs.overdue_cancels(settings.grace)`) is ended by force, and counts as cancelled
+  only once its process is dead.
+* If the server itself dies, its workers end too, and what they still try to write is refused by their lost lease.
 * `wake` and `interrupt` are hints that save waiting; losing one costs at most a poll of the store.
 """
 
@@ -33,7 +33,7 @@ class Executor(Protocol):
     """Workers for the jobs of one store."""
 
     def start(self) -> None:
-        """Bring up a worker for every device; take back what workers of an earlier, dead server held. Returns at once."""
+        """Take back what workers of an earlier server held and bring up one for every device. Returns at once."""
         ...
 
     def stop(self, grace_s: float) -> None:
