@@ -2,8 +2,9 @@
 
     python -m benchmarks.ultraimage_overhead --scale 2 --steps 8 --rounds 5
 
-Methods take turns within a round, so that a machine that slows down slows both. The overhead is the median over rounds
-of the ratio of their times; the calibration is timed apart and given in steps. Goals: at most 3 %, at most one step.
+Methods take turns within a round, so that a machine that slows down slows both. The overhead is the median over
+rounds of the ratio of their times; the calibration is timed apart and given in steps. Goals: at most 3 %, and at most
+one step.
 """
 
 from __future__ import annotations
