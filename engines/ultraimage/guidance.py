@@ -108,4 +108,5 @@ def shift_patches(x: Tensor) -> Tensor:  # [B, C, H, W] -> [B, C, H + 2, W + 2]
 
 
 def unshift_patches(x: Tensor) -> Tensor:  # [B, C, H + 2, W + 2] -> [B, C, H, W]
+    """Take the border of `shift_patches` off again."""
     return x[..., 1:-1, 1:-1]
