@@ -70,6 +70,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _NO_ROOM)
 
 
+def broke_device(error: BaseException) -> bool:
+    """Whether the GPU refuses this process from now on: after such an error every later call fails as well."""
+    return type(error).__name__ == "AcceleratorError" or (
+        isinstance(error, RuntimeError) and "CUDA error" in str(error)
+    )
+
+
 def gib(size: int) -> str:
     """Bytes for a sentence: "1.5 GB" or "300 MB"."""
     return f"{size / 2**30:.1f} GB" if size >= 2**30 else f"{size / 2**20:.0f} MB"

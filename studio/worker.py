@@ -27,6 +27,7 @@ from studio.errors import (
     StoreUnavailable,
 )
 from studio.jobs import Job
+from studio.measure import broke_device
 from studio.models import ModelCache
 from studio.pulse import Pulse
 from studio.requests import disk_short
@@ -74,6 +75,9 @@ def _ended(job: Job, services: Services, bench: Bench) -> Outcome:
         return _failed(job, services, bench, error)
     except Exception as error:
         log.exception("the engine failed")
+        if broke_device(error):
+            log.error("the device is unusable for this process; it ends and another takes its place")
+            bench.pulse.stopping.set()
         return _failed(job, services, bench, _unforeseen(job, services, error))
     clear_up(job, services)
     return "succeeded"
@@ -153,7 +157,7 @@ class Worker:
         self.pulse.stopping.set()
         self.ring()
 
-    def run(self, *, until_empty: bool = False, on_end: Callable[[Job], None] = lambda _: None) -> None:
+    def run(self, *, until_empty: bool = False, on_end: Callable[[Job], None] | None = None) -> None:
         """Work until `stop`, or with `until_empty` until no job can be claimed; `on_end` hears of every job after."""
         self.pulse.start()
         try:
@@ -162,7 +166,8 @@ class Worker:
                 job = self._claim()
                 if job is not None:
                     self._run_one(job)
-                    on_end(self._services.jobs.get(job.id))
+                    if on_end is not None:
+                        on_end(self._services.jobs.get(job.id))
                 elif until_empty:
                     return
                 else:

@@ -81,8 +81,11 @@ class LocalExecutor:
             self._thread.join()
         living = [seat for seat in self._seats if seat.process is not None]
         self._end(living, grace_s)
-        for seat in living:
-            self._tell_store(seat)
+        try:
+            for seat in living:
+                self._tell_store(seat)
+        except StoreUnavailable as error:
+            log.error("the store was not told that the workers have ended: %s", error)
         if self._db is not None:
             self._db.close()
 
@@ -119,8 +122,8 @@ class LocalExecutor:
             try:
                 settled = settled or self._take_over()
                 self._turn()
-            except StoreUnavailable as error:
-                log.error("the supervisor cannot use the store: %s", error)
+            except (StoreUnavailable, OSError) as error:
+                log.error("the supervisor cannot go on for now: %s", error)
             self._bell.wait(self._tick())
             self._bell.clear()
 

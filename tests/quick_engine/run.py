@@ -80,5 +80,7 @@ def _break(ctx: Context, params: QuickParams) -> None:
             re.match(r"(a+)+$", "a" * 64 + "b")
         case "die":
             os._exit(9)
+        case "poison":
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
         case "unasked":
             raise Cancelled("The engine gave up by itself.")

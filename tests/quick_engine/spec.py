@@ -9,7 +9,7 @@ from pydantic import Field
 from studio.contract import DeviceFacts, EngineSpec, Estimate, Paper, Params
 from studio.errors import InvalidInput
 
-Fault = Literal["", "raise", "refuse", "memory", "memory_always", "hang", "seize", "die", "unasked"]
+Fault = Literal["", "raise", "refuse", "memory", "memory_always", "hang", "seize", "die", "unasked", "poison"]
 
 
 class QuickParams(Params):

@@ -95,6 +95,13 @@ def test_memory_running_out_twice_is_said(shop: Shop):
     assert shop.kinds(job.id).count("plan") == 2
 
 
+def test_a_worker_whose_device_broke_ends_after_the_job(shop: Shop):
+    outcome, job = shop.work(fault="poison")
+    assert outcome == "failed"
+    assert job.error["code"] == "engine_failed"
+    assert shop.worker.pulse.stopping.is_set()
+
+
 def test_an_engine_that_stops_unasked_has_failed(shop: Shop):
     outcome, job = shop.work(fault="unasked")
     assert outcome == job.state == "failed"
