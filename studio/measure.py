@@ -72,9 +72,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def broke_device(error: BaseException) -> bool:
     """Whether the GPU refuses this process from now on: after such an error every later call fails as well."""
-    return type(error).__name__ == "AcceleratorError" or (
-        isinstance(error, RuntimeError) and "CUDA error" in str(error)
-    )
+    named = type(error).__name__ == "AcceleratorError"
+    return named or (isinstance(error, RuntimeError) and "CUDA error" in str(error))
 
 
 def gib(size: int) -> str:
