@@ -284,6 +284,7 @@ _DISK_SENTENCES = {
     errno.EROFS: "The disk is read-only",
     errno.EACCES: "The folder of the store may not be written",
     errno.EPERM: "The folder of the store may not be written",
+    errno.ENOTDIR: "The folder of the store is blocked by a file",
     errno.EIO: "The disk failed",
 }
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from studio.claims import AGE_S, LOOK_AHEAD, MAX_SKIPS
 from studio.db import Database
@@ -139,12 +139,21 @@ class QueueMachine(RuleBasedStateMachine):
                 call(*arguments)
         return legal
 
-    def pick(self, data: st.DataObject) -> tuple[str, Shadow]:
-        return data.draw(st.sampled_from(list(self.model.jobs.items())), label="job")
+    def pick(self, data: st.DataObject, *states: str) -> tuple[str, Shadow]:
+        """Mostly a job in one of `states`, where the rule does something; sometimes any job."""
+        fitting = [(i, job) for i, job in self.model.jobs.items() if job.state in states]
+        anything = list(self.model.jobs.items())
+        likely = fitting if fitting and data.draw(st.sampled_from([True, True, True, False])) else anything
+        return data.draw(st.sampled_from(likely), label="job")
 
     def pick_worker(self, data: st.DataObject, job: Shadow) -> str:
         """Mostly the holder, sometimes a worker that has lost the job or never had it."""
         return data.draw(st.sampled_from([job.worker or "w1", job.worker or "w1", *WORKERS]), label="worker")
+
+    @initialize(waiting=st.lists(st.tuples(st.sampled_from(OWNERS), st.sampled_from(KEYS)), max_size=8))
+    def begin_with(self, waiting: list[tuple[str, str]]) -> None:
+        for owner, key in waiting:
+            self.submit(owner, key, 0, None)
 
     @rule(
         owner=st.sampled_from(OWNERS),
@@ -173,6 +182,11 @@ class QueueMachine(RuleBasedStateMachine):
         job = self.jobs.claim(worker, "cpu", warm)
         assert (job.id if job else None) == self.model.claim(worker, warm, self.clock.now)
 
+    @rule(seconds=st.sampled_from([31.0, SETTINGS.lease, AGE_S]), worker=st.sampled_from(WORKERS))
+    def wait_and_claim(self, seconds: float, worker: str) -> None:
+        self.clock.now += seconds
+        self.claim(worker, set())
+
     @rule(seconds=st.sampled_from([0.5, 10.0, 31.0, AGE_S]))
     def wait(self, seconds: float) -> None:
         self.clock.now += seconds
@@ -185,7 +199,7 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.jobs)
     @rule(data=st.data())
     def heartbeat(self, data: st.DataObject) -> None:
-        job_id, job = self.pick(data)
+        job_id, job = self.pick(data, "running")
         worker = self.pick_worker(data, job)
         if self.agree(job.worker == worker, self.jobs.heartbeat, job_id, worker):
             job.lease = self.clock.now + SETTINGS.lease
@@ -193,7 +207,7 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.jobs)
     @rule(data=st.data(), end=st.sampled_from(["succeed", "fail", "finish_cancelled", "finish_paused", "release"]))
     def finish(self, data: st.DataObject, end: str) -> None:
-        job_id, job = self.pick(data)
+        job_id, job = self.pick(data, "running")
         worker = self.pick_worker(data, job)
         wished = {"finish_cancelled": ("cancel",), "finish_paused": ("cancel", "pause")}
         legal = job.worker == worker and job.wish in wished.get(end, ("", "cancel", "pause"))
@@ -212,7 +226,7 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.jobs)
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
-        job_id, job = self.pick(data)
+        job_id, job = self.pick(data, "queued", "running", "paused")
         if not self.agree(job.state in ("queued", "paused", "running"), self.jobs.cancel, job_id):
             return
         if job.state == "running":
@@ -224,7 +238,7 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.jobs)
     @rule(data=st.data())
     def pause(self, data: st.DataObject) -> None:
-        job_id, job = self.pick(data)
+        job_id, job = self.pick(data, "queued", "running")
         legal = job.state == "queued" or (job.state == "running" and job.wish != "cancel")
         if not self.agree(legal, self.jobs.pause, job_id):
             return
@@ -237,7 +251,7 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.jobs)
     @rule(data=st.data())
     def resume(self, data: st.DataObject) -> None:
-        job_id, job = self.pick(data)
+        job_id, job = self.pick(data, "paused")
         legal = job.state == "paused" or (job.state == "running" and job.wish == "pause")
         if not self.agree(legal, self.jobs.resume, job_id):
             return
@@ -251,7 +265,7 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.jobs)
     @rule(data=st.data())
     def retry(self, data: st.DataObject) -> None:
-        job_id, job = self.pick(data)
+        job_id, job = self.pick(data, "failed", "cancelled")
         full = len(self.model.open(job.owner, "queued", "paused")) >= SETTINGS.waiting_cap
         if job.state in ("failed", "cancelled") and full:
             with pytest.raises(LimitReached):
@@ -263,7 +277,7 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.jobs)
     @rule(data=st.data(), priority=st.integers(-1, 1))
     def set_priority(self, data: st.DataObject, priority: int) -> None:
-        job_id, job = self.pick(data)
+        job_id, job = self.pick(data, "queued", "paused")
         if self.agree(job.state in ("queued", "paused", "running"), self.jobs.set_priority, job_id, priority):
             job.priority = priority
             job.events.append("priority")
@@ -305,7 +319,7 @@ class QueueMachine(RuleBasedStateMachine):
 
 QueueMachine.TestCase.settings = hypothesis_settings(
     max_examples=1000,
-    stateful_step_count=20,
+    stateful_step_count=30,
     deadline=None,
     derandomize=True,  # the same thousand sequences everywhere: a red test stays red until it is mended
     database=None,
