@@ -1,8 +1,7 @@
-"""The files of the house: bytes under their hash, results of jobs, manifests, previews, checkpoints.
+"""The files of the house: bytes under their hash, who may read them, and which of them are results of which job.
 
 A file is written under a temporary name while it is hashed, synced and renamed, so it is whole or not there; the same
-bytes are kept once. The manifest is written last: its existence proves a result whole. This module knows no picture,
-no method and no page.
+bytes are kept once. What lies under a job's own name is in studio/folders.py. Knows no picture, method or page.
 """
 
 from __future__ import annotations
@@ -20,16 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from studio.atomic import read_file, sync_folder, write_file
-from studio.canonical import dumps, pretty
+from studio.atomic import sync_folder
+from studio.canonical import dumps
 from studio.db import Database
 from studio.errors import NotFound, StoreUnavailable
+from studio.folders import JobFolders
 
 CHUNK = 2**20  # bytes read at a time
-PREVIEWS_KEPT = 2  # a reader may still be fetching the last but one
 
 _SHA = re.compile(r"[0-9a-f]{64}")
-_JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Output:
     metrics: dict[str, Any]
 
 
-class Artifacts:
+class Artifacts(JobFolders):
     """Files under `home`, their rows in `db`. Whatever writes may raise StoreUnavailable."""
 
     def __init__(self, home: Path, db: Database, clock: Callable[[], float]) -> None:
@@ -156,58 +154,6 @@ class Artifacts:
         with self._db.read() as connection:
             return _metrics(connection.execute(_METRIC, (job_id, "")).fetchone())
 
-    def write_manifest(self, job_id: str, manifest: Mapping[str, Any]) -> Path:
-        """Declare the job's result whole. Call it last."""
-        path = self._manifest_path(job_id)
-        write_file(path, pretty(manifest).encode())
-        return path
-
-    def manifest(self, job_id: str) -> dict[str, Any] | None:
-        """What `write_manifest` wrote, or None while the result is not whole."""
-        data = read_file(self._manifest_path(job_id))
-        return None if data is None else cast(dict[str, Any], json.loads(data))
-
-    def drop_manifest(self, job_id: str) -> None:
-        """The result is no longer whole, e.g. because it will be made again."""
-        self._manifest_path(job_id).unlink(missing_ok=True)
-
-    def save_preview(self, job_id: str, seq: int, png: bytes) -> Path:
-        """Keep a picture of the unfinished result; only the newest two stay."""
-        path = self._folder("previews", job_id) / f"{seq}.png"
-        write_file(path, png)
-        for older in _numbered(path.parent, ".png")[:-PREVIEWS_KEPT]:
-            older.unlink(missing_ok=True)
-        return path
-
-    def preview_path(self, job_id: str, seq: int) -> Path:
-        """Where preview `seq` lies. Raises NotFound when it never was or has been replaced by a newer one."""
-        path = self._folder("previews", job_id) / f"{int(seq)}.png"
-        if not path.is_file():
-            raise NotFound(f"There is no preview {seq} of this job any more.", "Look at the newest one.")
-        return path
-
-    def clear_previews(self, job_id: str) -> None:
-        """The job has ended: nobody needs them any more."""
-        shutil.rmtree(self._folder("previews", job_id), ignore_errors=True)
-
-    def checkpoint_path(self, job_id: str, step: int) -> Path:
-        """Where the checkpoint of `step` lies or is to be written (atomically, see studio.atomic)."""
-        return self._folder("checkpoints", job_id) / f"{int(step)}.safetensors"
-
-    def newest_checkpoint(self, job_id: str) -> Path | None:
-        """The whole checkpoint of the highest step, or None."""
-        found = _numbered(self._folder("checkpoints", job_id), ".safetensors")
-        return found[-1] if found else None
-
-    def drop_checkpoints(self, job_id: str) -> None:
-        """The job has ended: nobody will resume it."""
-        shutil.rmtree(self._folder("checkpoints", job_id), ignore_errors=True)
-
-    def drop_files(self, job_id: str) -> None:
-        """Remove everything kept under the job's name; the bytes of its results go at the next sweep."""
-        for kind in ("results", "previews", "checkpoints"):
-            shutil.rmtree(self._folder(kind, job_id), ignore_errors=True)
-
     def free_bytes(self) -> int:
         """Free bytes of the disk below `home`."""
         return shutil.disk_usage(self.home).free
@@ -222,14 +168,6 @@ class Artifacts:
         if not _SHA.fullmatch(sha):
             raise _no_file(sha)
         return self.home / "files" / sha[:2] / sha
-
-    def _folder(self, kind: str, job_id: str) -> Path:
-        if not _JOB_ID.fullmatch(job_id):
-            raise NotFound(f"There is no job {job_id[:40]!r} here.")
-        return self.home / kind / job_id
-
-    def _manifest_path(self, job_id: str) -> Path:
-        return self._folder("results", job_id) / "manifest.json"
 
     @contextmanager
     def _staged(self, data: bytes | Path) -> Iterator[tuple[Path, str, int]]:
@@ -265,12 +203,6 @@ def _chunks(data: bytes | Path) -> Iterator[bytes]:
     with data.open("rb") as source:
         while chunk := source.read(CHUNK):
             yield chunk
-
-
-def _numbered(folder: Path, ending: str) -> list[Path]:
-    """The files of `folder` whose names are a number, in the order of the numbers."""
-    found = [path for path in folder.glob(f"*{ending}") if path.stem.isdecimal()]
-    return sorted(found, key=lambda path: int(path.stem))
 
 
 def _no_file(sha: str) -> NotFound:
