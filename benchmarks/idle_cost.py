@@ -1,7 +1,7 @@
 """What an idle Atelier costs: CPU seconds a second of its server and of its worker, beside a bare Gradio app.
 
-`python -m benchmarks.idle_cost --seconds 60` prints a table. The goal: supervisor and worker together at most 0.5 % of
-a core. The supervisor is measured without pages too, because Gradio's own loop takes more than the difference.
+`python -m benchmarks.idle_cost --seconds 60` prints a table. Goal: supervisor and worker together at most 0.5 %
+of a core. The supervisor is measured without pages too, because Gradio's own loop takes more than the difference.
 """
 
 from __future__ import annotations

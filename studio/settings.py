@@ -67,9 +67,11 @@ def _setting(
     *,
     low: float | None = None,
     high: float | None = None,
+    hidden: bool = False,
 ) -> Any:
     return field(
         default=default,
+        repr=not hidden,
         metadata={"variable": variable, "read": read, "help": text, "low": low, "high": high},
     )
 
@@ -91,6 +93,9 @@ class Settings:
     )
     weights: Path | None = _setting(
         "ATELIER_WEIGHTS", None, Path, "Folder with published checkpoints as sub-folders named owner--name."
+    )
+    secret: str = _setting(
+        "ATELIER_SECRET", "", str, "Key that signs cookies; empty: made once in the home folder.", hidden=True
     )
     lease: float = _setting("ATELIER_LEASE", 30.0, float, "Seconds a silent worker keeps its job.", low=0.2)
     heartbeat: float = _setting("ATELIER_HEARTBEAT", 5.0, float, "Seconds between signs of life.", low=0.05)
@@ -163,13 +168,19 @@ class Settings:
 
 
 def quiet_libraries() -> None:
-    """Switch off telemetry and downloads at run time in the libraries we use; call before importing them."""
+    """Switch off telemetry, downloads and chatter in the libraries we use; call before importing them.
+
+    The last line makes matrix products on a GPU repeatable.
+    """
     os.environ.update(
         GRADIO_ANALYTICS_ENABLED="False",
         HF_HUB_DISABLE_TELEMETRY="1",
         HF_HUB_OFFLINE="1",
         TOKENIZERS_PARALLELISM="false",
         DO_NOT_TRACK="1",
+        TQDM_DISABLE="1",
+        TRANSFORMERS_VERBOSITY="error",
+        CUBLAS_WORKSPACE_CONFIG=":4096:8",
     )
 
 

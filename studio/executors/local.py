@@ -172,7 +172,7 @@ class LocalExecutor:
         process = subprocess.Popen(
             [*self._program, "worker", "--device", seat.device, "--id", seat.worker, "--supervised"],
             stdin=subprocess.PIPE,
-            env={**settings.child_environ(), "CUBLAS_WORKSPACE_CONFIG": ":4096:8"},  # repeatable sums on GPUs
+            env=settings.child_environ(),
             cwd=ROOT,
             start_new_session=True,  # a Ctrl-C in the terminal is the server's to pass on
         )
