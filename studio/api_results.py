@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 
 from studio.api_schema import JobId, Owner
 from studio.downloads import safe_name
@@ -53,10 +53,10 @@ def manifest_of(services: Services, job_id: str) -> dict[str, Any]:
 def preview_of(services: Services, job_id: str, seq: int) -> Response:
     """One preview of a job that runs; 204 for one that newer ones, or the result, have replaced."""
     try:
-        path = services.artifacts.preview_path(job_id, seq)
-    except NotFound:
+        data = services.artifacts.preview_path(job_id, seq).read_bytes()
+    except (NotFound, FileNotFoundError):  # the worker throws them away at any moment
         return Response(status_code=204)
-    return FileResponse(path, media_type="image/png", headers={"cache-control": "private, no-store"})
+    return Response(data, media_type="image/png", headers={"cache-control": "private, no-store"})
 
 
 def _shares(router: APIRouter, services: Services) -> None:
