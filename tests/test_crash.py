@@ -25,7 +25,7 @@ from studio.settings import Settings
 from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[1]
-POCKET = {"model": "pocket", "prompt": "a red ring under a pale sky", "scale": 1.5, "steps": 8, "seed": 3}
+POCKET = {"prompt": "a red ring under a pale sky", "scale": 1.25, "steps": 6, "methods": ["ultraimage"], "seed": 3}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {"quick": ("quick_engine", {"steps": 8, "seed": 3, "hold_at": 4})}
 if (ROOT / "assets" / "pocket" / "ultraimage").is_dir():
     CASES["pocket"] = ("ultraimage", POCKET)
