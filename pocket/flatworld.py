@@ -41,10 +41,7 @@ GROUND_RGB = {
     "earthy": (0.53, 0.44, 0.39),
     "dusky": (0.45, 0.43, 0.52),
 }
-RADII = {"small": 0.10, "medium": 0.15, "large": 0.195}
-# Centres lie on a lattice of twelfths, which are the pocket model's tokens: a few dozen stamps to learn, not a
-# continuum. Free positions and radii need several times the training before outlines are clean.
-LATTICE = 12
+RADII = {"small": (0.085, 0.105), "medium": (0.130, 0.155), "large": (0.185, 0.225)}
 REACH = 1.15  # no kind extends farther than this many radii from its centre
 GAP = 0.08  # clear space between two objects, in shorter sides
 HORIZON = (0.35, 0.70)  # where the horizon may lie, as a fraction of the height from the top
@@ -102,7 +99,7 @@ def sample_scene(seed: int | np.random.Generator, spec: SceneSpec | None = None,
     sky = (spec and spec.sky) or str(rng.choice(SKIES))
     ground = (spec and spec.ground) or str(rng.choice(GROUNDS))
     waves = tuple(_wave(rng) for _ in range(WAVES))
-    horizon = int(rng.integers(round(HORIZON[0] * 2 * LATTICE), round(HORIZON[1] * 2 * LATTICE) + 1)) / (2 * LATTICE)
+    horizon = float(rng.uniform(*HORIZON))
     spoken = spec if spec is not None and spec.objects else speak(_whole(shapes, sky, ground), rng)
     return Scene(shapes, sky, ground, horizon, waves, spoken)
 
@@ -137,14 +134,13 @@ def _place(things: tuple[ObjectSpec, ...], rng: np.random.Generator) -> tuple[Sh
     for thing in things:
         size = thing.size or str(rng.choice(SIZES))
         kind, colour = thing.kind or str(rng.choice(KINDS)), thing.colour or str(rng.choice(COLOURS))
-        chosen.append((kind, colour, size, RADII[size]))
-    for attempt in range(3000):
-        shrink = 0.97 ** max(0, attempt // 50 - 10)  # crowds of three or more give way
+        chosen.append((kind, colour, size, float(rng.uniform(*RADII[size]))))
+    for attempt in range(1, 4001):
+        shrink = 1.0 if attempt <= 2000 else 0.97 ** ((attempt - 2000) // 100)  # crowds of three or more give way
         shapes: list[Shape] = []
         for kind, colour, size, radius in chosen:
             margin = REACH * radius * shrink + 0.02
-            first = math.ceil(margin * LATTICE)
-            u, v = (int(step) / LATTICE for step in rng.integers(first, LATTICE - first + 1, 2))
+            u, v = (float(value) for value in rng.uniform(margin, 1 - margin, 2))
             shapes.append(Shape(kind, colour, size, u, v, radius * shrink))
         if all(_apart(a, b) for i, a in enumerate(shapes) for b in shapes[:i]):
             return tuple(shapes)
