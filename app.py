@@ -45,10 +45,10 @@ def create_app(services: Services) -> FastAPI:
 
     api = create_api(services, head=HEAD)
 
-    def submit(request: Any, engine: str, values: Any) -> Any:
+    def submit(request: Any, engine: str, values: Any, token: str | None) -> Any:
         inner: Request = request.request
         api.state.limiter.take(caller(inner))
-        return requests.submit(services, engine, values, owner=owner_of(inner))
+        return requests.submit(services, engine, values, owner=owner_of(inner), token=token)
 
     desk = Desk(
         specs={name: services.catalog.spec(name) for name in services.catalog.names},

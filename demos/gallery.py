@@ -16,4 +16,6 @@ def build(panel: Panel) -> None:
     """The pictures with their search."""
     panel.header("/gallery")
     gr.Markdown("# Gallery\nYour finished results. Only you see them, until you share one.")
-    raw(f'<atelier-list source="/api/lists/gallery" searchable engines="{engine_choices(panel)}"></atelier-list>')
+    raw(
+        f'<atelier-list source="/api/lists/gallery" searchable engines="{engine_choices(panel.desk.specs)}"></atelier-list>'
+    )

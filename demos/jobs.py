@@ -18,4 +18,6 @@ def build(panel: Panel) -> None:
     gr.Markdown(
         "# My jobs\nA job goes on when you close this page. Within your own jobs, a higher priority is sooner."
     )
-    raw(f'<atelier-list source="/api/lists/jobs" searchable engines="{engine_choices(panel)}"></atelier-list>')
+    raw(
+        f'<atelier-list source="/api/lists/jobs" searchable engines="{engine_choices(panel.desk.specs)}"></atelier-list>'
+    )

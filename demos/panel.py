@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from demos.fields import Form, fault_html, raw
+from demos.pieces import QUIET, engine_choices, estimate_html, job_html, presets, shown_size, shown_time, title
 from studio.contract import EngineSpec, Estimate
 from studio.errors import AtelierError, EngineFailed, InvalidInput
 
@@ -26,9 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["QUIET", "Desk", "Form", "Panel", "engine_choices", "presets", "raw", "title"]
 
 log = logging.getLogger("atelier.pages")
-EMPTY = "Your result will appear here. You may close this page meanwhile; the job goes on, and this address shows it."
 SETTINGS_BYTES = 256 * 2**20  # the largest file settings are read from
-QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Desk:
     """What the pages ask of the studio; app.py gives it, so that a page needs neither store nor HTTP."""
 
     specs: Mapping[str, EngineSpec]
-    submit: Callable[..., Job]  # (request, engine, values); raises typed errors
+    submit: Callable[..., Job]  # (request, engine, values, token); raises typed errors
     estimate: Callable[[str, Mapping[str, Any]], Estimate]  # (engine, values)
     check: Callable[[EngineSpec, Mapping[str, Any]], Any]  # (spec, values) -> Params
     job: Callable[[Any, str], Job]  # (request, job id), the requester's own
@@ -51,6 +50,7 @@ class Controls:
     estimate: gr.HTML
     fault: gr.HTML  # for failures that belong to no field
     submit: gr.Button
+    token: gr.Textbox  # never shown; see ONCE
     file: gr.File
     file_fault: gr.HTML
 
@@ -81,12 +81,13 @@ class Panel:
         estimate = raw(estimate_html("Working out what this will take.", ""), elem_id="estimate")
         fault = raw("", visible=False, elem_id="error-general")
         submit = gr.Button(f"Run {form.spec.title}", variant="primary", elem_id="submit")
+        token = gr.Textbox(visible=False)
         with gr.Accordion("Settings from file", open=False):
             file = gr.File(
                 label="A result or manifest of this method", type="filepath", height=110, elem_id="settings"
             )
             file_fault = raw("", visible=False, elem_id="error-settings_file")
-        return Controls(estimate, fault, submit, file, file_fault)
+        return Controls(estimate, fault, submit, token, file, file_fault)
 
     def job(self) -> gr.HTML:
         """The place where the job is shown."""
@@ -98,12 +99,30 @@ class Panel:
         said, faults = [controls.estimate], [controls.fault, *form.fault_outputs]
         costs = {"fn": events.estimate, "inputs": form.inputs, "outputs": said, **QUIET}
         gr.on([w.change for w in form.inputs], **costs, trigger_mode="always_last")
-        controls.submit.click(events.submit, form.inputs, [shown, *faults], **QUIET).then(None, js=TO_FAULT, **QUIET)
+        controls.submit.click(
+            events.submit,
+            [controls.token, *form.inputs],
+            [shown, *faults],
+            js=ONCE,
+            trigger_mode="multiple",
+            **QUIET,
+        ).then(None, js=TO_FAULT, **QUIET)
         controls.file.upload(
             events.from_file, controls.file, [controls.file, controls.file_fault, *faults, *form.inputs], **QUIET
         )
         self.blocks.load(events.opened, None, [shown, *faults, *form.inputs], **QUIET).then(**costs)
 
+
+# A double click is one job: the same values within this time carry the same token, and the queue knows it.
+ONCE = """(_, ...values) => {
+  const said = JSON.stringify(values), now = Date.now(), last = window.atelierLast;
+  if (!last || last.said !== said || now - last.time > 1500) {
+    const bytes = crypto.getRandomValues(new Uint8Array(16));
+    const random = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0"));
+    window.atelierLast = {said, time: now, token: random.join("")};
+  }
+  return [window.atelierLast.token, ...values];
+}"""
 
 # After a refusal the first field with one is brought into view and takes the focus.
 TO_FAULT = """() => requestAnimationFrame(() => {
@@ -134,10 +153,10 @@ class Events:
             return estimate_html("No estimate can be made right now.", "")
         return estimate_html(f"About {shown_time(cost.seconds)} and {shown_size(cost.memory_bytes)}.", cost.note)
 
-    def submit(self, request: gr.Request, *raw: Any) -> list[Any]:
+    def submit(self, request: gr.Request, token: str, *raw: Any) -> list[Any]:
         """Queue the job and show it; what was typed stays as it is in any case."""
         try:
-            job = self.desk.submit(request, self.engine, self.form.values(raw))
+            job = self.desk.submit(request, self.engine, self.form.values(raw), token or None)
         except Exception as error:
             return [gr.update(), *self._faults(self._typed(error))]
         return [job_html(job.id), *self._faults(None)]
@@ -203,52 +222,3 @@ class Events:
 
     def _unchanged_form(self) -> list[Any]:
         return self._unchanged(len(self.form.inputs))
-
-
-def job_html(job_id: str) -> str:
-    """The element that shows a job and keeps itself up to date."""
-    return f'<atelier-job job="{escape(job_id)}" empty="{escape(EMPTY)}"></atelier-job>'
-
-
-def estimate_html(sentence: str, note: str) -> str:
-    """The line above the button."""
-    more = f'<span class="note">{escape(note)}</span>' if note else ""
-    return f'<div class="estimate" role="status">{escape(sentence)}{more}</div>'
-
-
-def shown_time(seconds: float) -> str:
-    """42 -> '42 seconds', 200 -> '3 minutes'."""
-    if seconds < 1.5:
-        return "a second"
-    if seconds < 90:
-        return f"{round(seconds)} seconds"
-    return f"{round(seconds / 60)} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
-
-
-def shown_size(count: float) -> str:
-    """Bytes as GB or MB of memory."""
-    return f"{count / 2**30:.1f} GB of memory" if count >= 2**30 else f"{count / 2**20:.0f} MB of memory"
-
-
-def engine_choices(panel: Panel) -> str:
-    """The methods as a list's search field wants them."""
-    return escape(",".join(f"{name}={spec.title.replace(',', ' ')}" for name, spec in panel.desk.specs.items()))
-
-
-def title(spec: EngineSpec) -> None:
-    """What the method is, above its widgets."""
-    paper = spec.paper
-    raw(
-        f'<div class="tab-title"><h1>{escape(spec.title)}</h1><p class="lead">{escape(spec.tagline)}</p>'
-        f'<p class="quiet">{escape(spec.summary)} <a href="{escape(paper.link)}" rel="noopener noreferrer">'
-        f"{escape(paper.title)}</a>, {escape(paper.authors)}, {paper.year}.</p></div>"
-    )
-
-
-def presets(form: Form) -> None:
-    """Named settings to start from; nothing where the spec has none."""
-    known = form.spec.presets
-    if known:
-        with gr.Accordion("Start from a preset", open=False), gr.Row():
-            for name, values in known.items():
-                gr.Button(name, size="sm").click(lambda v=values: form.fill(v), None, form.inputs, **QUIET)

@@ -137,14 +137,25 @@ def test_pause_resume_cancel_and_try_again(page: Page, gate: Path):
 
 def test_waiting_jobs_say_their_place_and_can_be_moved(page: Page, gate: Path):
     held_quick(page, gate)
+    fill(page, seed=1)
     run(page)
     expect(page.locator("[data-part=message]")).to_contain_text("Next in line")
     first = job_in(page)
+    fill(page, seed=2)
     run(page)
     expect(page.locator("[data-part=message]")).to_contain_text("1 job ahead")
     page.wait_for_function("job => !location.search.includes(job)", arg=first)
     page.get_by_label("Priority").select_option("high")
     expect(page.locator("[data-part=message]")).to_contain_text("Next in line")
+
+
+def test_a_double_click_is_one_job(page: Page):
+    open_quick(page)
+    fill(page, prompt="twice")
+    page.locator("#submit").dblclick()
+    finished(page)
+    found = page.request.get("/api/jobs", params={"q": "twice"}).json()["jobs"]
+    assert len(found) == 1
 
 
 def test_a_failed_job_says_why(page: Page):
