@@ -36,7 +36,7 @@ class Form:
         """Place the widget of parameter `name`; `changes` go to the widget, `choices` name a Literal's values."""
         info = self.spec.params.model_fields[name]
         self.widgets[name] = _widget(name, info, dict(choices and _choices(choices)), changes)
-        self.slots[name] = raw("", visible=False, elem_id=f"error-{name}")
+        self.slots[name] = gr.HTML("", visible=False, apply_default_css=False, elem_id=f"error-{name}")
         if fold is not None:
             self.folds[name] = fold
         return self.widgets[name]
@@ -97,11 +97,6 @@ class Form:
 
     def _accordions(self) -> list[gr.Accordion]:
         return list(dict.fromkeys(self.folds.values()))
-
-
-def raw(value: str, **more: Any) -> gr.HTML:
-    """A piece of HTML that only our own styles touch."""
-    return gr.HTML(value, apply_default_css=False, **more)
 
 
 def fault_html(error: AtelierError) -> str:

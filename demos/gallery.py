@@ -16,6 +16,5 @@ def build(panel: Panel) -> None:
     """The pictures with their search."""
     panel.header("/gallery")
     gr.Markdown("# Gallery\nYour finished results. Only you see them, until you share one.")
-    raw(
-        f'<atelier-list source="/api/lists/gallery" searchable engines="{engine_choices(panel.desk.specs)}"></atelier-list>'
-    )
+    choices = engine_choices(panel.desk.specs)
+    raw(f'<atelier-list source="/api/lists/gallery" searchable engines="{choices}"></atelier-list>')

@@ -18,6 +18,5 @@ def build(panel: Panel) -> None:
     gr.Markdown(
         "# My jobs\nA job goes on when you close this page. Within your own jobs, a higher priority is sooner."
     )
-    raw(
-        f'<atelier-list source="/api/lists/jobs" searchable engines="{engine_choices(panel.desk.specs)}"></atelier-list>'
-    )
+    choices = engine_choices(panel.desk.specs)
+    raw(f'<atelier-list source="/api/lists/jobs" searchable engines="{choices}"></atelier-list>')

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from demos.fields import Form, fault_html, raw
-from demos.pieces import QUIET, engine_choices, estimate_html, job_html, presets, shown_size, shown_time, title
+from demos.fields import Form, fault_html
+from demos.pieces import QUIET, engine_choices, estimate_html, job_html, raw, shown_size, shown_time, title
 from studio.contract import EngineSpec, Estimate
 from studio.errors import AtelierError, EngineFailed, InvalidInput
 
@@ -222,3 +222,12 @@ class Events:
 
     def _unchanged_form(self) -> list[Any]:
         return self._unchanged(len(self.form.inputs))
+
+
+def presets(form: Form) -> None:
+    """Named settings to start from; nothing where the spec has none."""
+    known = form.spec.presets
+    if known:
+        with gr.Accordion("Start from a preset", open=False), gr.Row():
+            for name, values in known.items():
+                gr.Button(name, size="sm").click(lambda v=values: form.fill(v), None, form.inputs, **QUIET)

@@ -1,4 +1,4 @@
-"""Small pieces of HTML and rows of buttons that several tabs show. Knows specs and forms, no job and no event."""
+"""Small pieces of HTML that several tabs show, and how their events are wired. Knows specs, no form and no job."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from typing import Any
 
 import gradio as gr
 
-from demos.fields import Form, raw
 from studio.contract import EngineSpec
 
 # Handlers answer at once. Without the framework's queue, because its stream of answers may close between two events,
 # and the second answer is lost (measured: about one in twenty clicks right after a page has loaded).
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
 EMPTY = "Your result will appear here. You may close this page meanwhile; the job goes on, and this address shows it."
+
+
+def raw(value: str, **more: Any) -> gr.HTML:
+    """A piece of HTML that only our own styles touch."""
+    return gr.HTML(value, apply_default_css=False, **more)
 
 
 def job_html(job_id: str) -> str:
@@ -55,12 +59,3 @@ def title(spec: EngineSpec) -> None:
         f'<p class="quiet">{escape(spec.summary)} <a href="{escape(paper.link)}" rel="noopener noreferrer">'
         f"{escape(paper.title)}</a>, {escape(paper.authors)}, {paper.year}.</p></div>"
     )
-
-
-def presets(form: Form) -> None:
-    """Named settings to start from; nothing where the spec has none."""
-    known = form.spec.presets
-    if known:
-        with gr.Accordion("Start from a preset", open=False), gr.Row():
-            for name, values in known.items():
-                gr.Button(name, size="sm").click(lambda v=values: form.fill(v), None, form.inputs, **QUIET)
