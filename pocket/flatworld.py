@@ -15,7 +15,7 @@ import numpy as np
 
 from pocket.grammar import COLOURS, GROUNDS, KINDS, SIZES, SKIES, ObjectSpec, SceneSpec, parse, write
 
-__all__ = ["Scene", "Shape", "caption", "parse", "render", "sample_scene", "speak", "truth"]
+__all__ = ["Scene", "Shape", "caption", "layout", "parse", "render", "sample_scene", "speak", "truth"]
 
 # Linear mixing happens in display values: the world is a drawing, not a photograph. All RGB in [0, 1].
 OBJECT_RGB = {
@@ -41,9 +41,9 @@ GROUND_RGB = {
     "earthy": (0.53, 0.44, 0.39),
     "dusky": (0.45, 0.43, 0.52),
 }
-RADII = {"small": (0.085, 0.105), "medium": (0.130, 0.155), "large": (0.185, 0.225)}
+RADII = {"small": (0.110, 0.125), "medium": (0.145, 0.165), "large": (0.185, 0.215)}
 REACH = 1.15  # no kind extends farther than this many radii from its centre
-GAP = 0.08  # clear space between two objects, in shorter sides
+GAP = 0.06  # clear space between two objects, in shorter sides
 HORIZON = (0.35, 0.70)  # where the horizon may lie, as a fraction of the height from the top
 WAVES = 4  # plane waves in the ground's texture
 
@@ -126,6 +126,32 @@ def render(scene: Scene, width: int = 96, height: int | None = None) -> np.ndarr
         shade = 1.0 - 0.08 * np.clip((px + py) / shape.radius, -1, 1)[..., None]  # lit from the upper left
         picture = picture * (1 - cover) + np.array(OBJECT_RGB[shape.colour], np.float32) * shade * cover
     return (np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def layout(scene: Scene, cells: int = 12, fine: int = 4) -> np.ndarray:  # float32 [17, cells, cells]
+    """What lies in each cell of a square picture, as a network may be asked to tell: sky; every kind's and every
+    colour's share of the cell; and around the nearest object, fading with distance, that it is near, the way from
+    its centre in radii, across and down, and its radius.
+
+    Shares are of `fine` x `fine` samples a cell.
+    """
+    at = ((np.arange(cells * fine, dtype=np.float32) + 0.5) / (cells * fine)).astype(np.float32)
+    x, y = at[None, :], at[:, None]
+    kinds = np.zeros((len(KINDS), cells * fine, cells * fine), np.float32)
+    colours = np.zeros((len(COLOURS), cells * fine, cells * fine), np.float32)
+    near = np.zeros((4, cells * fine, cells * fine), np.float32)
+    for shape in scene.shapes:
+        px, py = x - shape.u, y - shape.v
+        inside = _distance(shape.kind, px, py, shape.radius) < 0
+        kinds[KINDS.index(shape.kind)] += inside
+        colours[COLOURS.index(shape.colour)] += inside
+        across, down = px / shape.radius, py / shape.radius
+        close = np.exp(-(across**2 + down**2) / 3)
+        field = np.stack([close, close * across, close * down, close * shape.radius / RADII["medium"][1]])
+        near = np.where(close > near[0], field, near)
+    sky = np.broadcast_to(y < scene.horizon, kinds.shape[1:])[None]
+    whole = np.concatenate([sky, kinds, colours, near]).astype(np.float32)
+    return whole.reshape(-1, cells, fine, cells, fine).mean((2, 4))
 
 
 def _place(things: tuple[ObjectSpec, ...], rng: np.random.Generator) -> tuple[Shape, ...]:

@@ -28,6 +28,7 @@ from pocket.pool import Pool, fill, load
 SIDE = 96  # pixels; 12 tokens of 8 px
 DROP = 0.1  # captions replaced by the empty one, for classifier-free guidance
 TEXT_WIDTH = 64
+LAYOUT = 17  # channels of `flatworld.layout`
 WORLD_SEED = 100_000_000  # first seed of the training pictures; tests and reports use small seeds
 VAE_SEED = 50_000_000  # first seed of the pictures the latent space is measured on
 VAE_SECONDS = 720.0
@@ -90,27 +91,32 @@ def build_student(seed: int) -> FluxStudent:
     torch.nn.init.zeros_(transformer.proj_out.weight)
     torch.nn.init.normal_(t5.shared.weight, std=0.5)
     torch.nn.init.normal_(clip.embeddings.token_embedding.weight, std=0.2)
-    return FluxStudent(transformer, clip, t5)
+    return FluxStudent(transformer, clip, t5, LAYOUT)
 
 
 @dataclass
 class CaptionedLatents:
-    """Batches from a pool: the picture's latents and a caption spoken anew each time.
+    """Batches from a pool: the picture's latents, a caption spoken anew each time, and the standardised layout.
 
     Holds paths until the first batch is drawn, so that handing it to another process costs nothing.
     """
 
     shards: list[Path]
     pool: Pool | None = None
+    spread: Tensor | None = None  # [17, 1, 1], deviation of every channel of the layouts
 
-    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Latents [count, 4, 24, 24] and token ids [count, T]."""
-        self.pool = self.pool or load(self.shards)
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Latents [count, 4, 24, 24], token ids [count, T], layouts [count, 17, 12, 12]."""
+        if self.pool is None or self.spread is None:
+            self.pool = load(self.shards)
+            self.spread = self.pool.layouts[:2000].float().std((0, 2, 3))[:, None, None]
         seed = int(torch.randint(2**62, (1,), generator=generator))
         rng = np.random.default_rng(seed)
         chosen = rng.integers(len(self.pool), size=count)
         captions = ["" if rng.random() < DROP else write(speak(self.pool.truths[i], rng)) for i in chosen]
-        return self.pool.latents[torch.from_numpy(chosen)].float(), encode_captions(captions)
+        which = torch.from_numpy(chosen)
+        layouts = self.pool.layouts[which].float() / self.spread
+        return self.pool.latents[which].float(), encode_captions(captions), layouts
 
 
 _WORDS: PreTrainedTokenizerFast | None = None

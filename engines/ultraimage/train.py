@@ -2,7 +2,9 @@
 2024).
 
 The straight path is x_t = (1 - t) x + t e and the target is v = e - x. Both text encoders are trained along with
-the transformer. Data parallel without a network: every process holds the whole model, gradients meet in shared
+the transformer. Half way through the transformer a linear reader is asked what lies where in the picture, since a
+network that has to know this early learns to draw it much sooner (representation alignment, Yu et al. 2025, with the
+world's own truth in place of a pretrained encoder's features); the reader is thrown away afterwards. Data parallel without a network: every process holds the whole model, gradients meet in shared
 memory. All randomness of step s on rank r comes from (seed, s, r), so that a resumed run repeats an undisturbed
 one exactly. Does not know where latents and captions come from: a `Batches` object hands them over.
 """
@@ -26,8 +28,11 @@ from transformers import CLIPTextModel, T5EncoderModel
 class Batches(Protocol):
     """Training data, the same for the same arguments."""
 
-    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Normalised latents [B, C, H, W] and token ids [B, T]; captions already dropped where they should be."""
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Normalised latents [B, C, H, W], token ids [B, T] and layouts [B, K, H/2, W/2] of deviation about 1.
+
+        Captions are already dropped where they should be.
+        """
         ...
 
 
@@ -47,23 +52,35 @@ class Recipe:
     ema: float = 0.9985
     time_mean: float = 0.8  # of the logit-normal times; above 0 means more noise, where shapes are decided
     time_std: float = 1.1
+    reading: float = 0.3  # weight of the layout's error
     save_seconds: float = 120.0
 
 
 class FluxStudent(nn.Module):
-    """The three networks that learn together, called exactly as `FluxPipeline` calls them."""
+    """The three networks that learn together, called exactly as `FluxPipeline` calls them, and the reader."""
 
-    def __init__(self, transformer: FluxTransformer2DModel, clip: CLIPTextModel, t5: T5EncoderModel) -> None:
+    def __init__(
+        self,
+        transformer: FluxTransformer2DModel,
+        clip: CLIPTextModel,
+        t5: T5EncoderModel,
+        channels: int,  # of the layouts to be read
+    ) -> None:
         super().__init__()
         self.transformer, self.clip, self.t5 = transformer, clip, t5
+        width = transformer.inner_dim
+        self.reader = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, channels))
 
     def forward(
         self,
         latents: Tensor,  # [B, C, H, W], noised
         times: Tensor,  # [B], in [0, 1], 1 is pure noise
         tokens: Tensor,  # int64 [B, T]
-    ) -> Tensor:  # velocity [B, C, H, W]
+    ) -> tuple[Tensor, Tensor]:  # velocity [B, C, H, W], layout [B, K, H/2, W/2] as the reader sees it
         height, width = latents.shape[-2:]
+        blocks = self.transformer.single_transformer_blocks
+        middle: list[Tensor] = []
+        hook = blocks[(len(blocks) - 1) // 3].register_forward_hook(lambda _block, _in, out: middle.append(out[1]))
         velocity = self.transformer(
             hidden_states=pack(latents),
             timestep=times,
@@ -73,7 +90,9 @@ class FluxStudent(nn.Module):
             txt_ids=torch.zeros(tokens.shape[1], 3),
             return_dict=False,
         )[0]
-        return unpack(velocity, height, width)
+        hook.remove()
+        layout = self.reader(middle[0]).transpose(1, 2).unflatten(2, (height // 2, width // 2))
+        return unpack(velocity, height, width), layout
 
 
 def pack(latents: Tensor) -> Tensor:  # [B, C, H, W] -> [B, HW/4, 4C]
@@ -98,17 +117,18 @@ def flow_loss(
     student: nn.Module,
     latents: Tensor,  # [B, C, H, W], normalised
     tokens: Tensor,  # int64 [B, T]
+    layouts: Tensor,  # [B, K, H/2, W/2]
     recipe: Recipe,
     generator: torch.Generator,
-) -> Tensor:
-    """Mean squared error of the velocity, at stratified logit-normal times."""
+) -> tuple[Tensor, Tensor]:
+    """Mean squared errors of velocity and layout, at stratified logit-normal times."""
     count = len(latents)
     uniform = (torch.arange(count) + torch.rand(count, generator=generator)) / count
     times = torch.sigmoid(recipe.time_mean + recipe.time_std * torch.special.ndtri(uniform.clamp(1e-4, 1 - 1e-4)))
     noise = torch.randn(latents.shape, generator=generator)
     t = times[:, None, None, None]
-    velocity = student((1 - t) * latents + t * noise, times, tokens)
-    return (velocity.float() - (noise - latents)).square().mean()
+    velocity, seen = student((1 - t) * latents + t * noise, times, tokens)
+    return (velocity.float() - (noise - latents)).square().mean(), (seen.float() - layouts).square().mean()
 
 
 def optimisers(student: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
@@ -175,11 +195,11 @@ def _learn(
     begun, saved, trace = time.monotonic(), time.monotonic(), []
     while step < last:
         generator = torch.Generator().manual_seed((recipe.seed * 1_000_003 + step) * 64 + rank)
-        latents, tokens = batches.draw(recipe.batch // recipe.ranks, generator)
+        latents, tokens, layouts = batches.draw(recipe.batch // recipe.ranks, generator)
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
-            value = flow_loss(student, latents, tokens, recipe, generator)
-        value.backward()
-        trace.append(value.item())
+            value, misread = flow_loss(student, latents, tokens, layouts, recipe, generator)
+        (value + recipe.reading * misread).backward()
+        trace.append(torch.stack([value.detach(), misread.detach()]))
         _mean_gradient(weights, shared, rank, barrier)
         for group, start in zip((g for part in optimiser for g in part.param_groups), base, strict=True):
             group["lr"] = start * rate(step, recipe)
@@ -191,7 +211,8 @@ def _learn(
         due = time.monotonic() - saved > recipe.save_seconds or step == last
         if rank == 0 and due:
             _save(folder, student, average, optimiser, step)
-            line = f"step {step} loss {sum(trace) / len(trace):.5f} rate {rate(step, recipe):.3f}"
+            loss, wrong = torch.stack(trace).mean(0).tolist()
+            line = f"step {step} loss {loss:.5f} layout {wrong:.4f} rate {rate(step, recipe):.3f}"
             with (folder / "log.txt").open("a") as log:
                 log.write(f"{line} samples {step * recipe.batch} seconds {time.monotonic() - begun:.0f}\n")
             saved, trace = time.monotonic(), []

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pocket.flatworld import GAP, REACH, caption, parse, render, sample_scene, speak, truth
+from pocket.flatworld import GAP, REACH, caption, layout, parse, render, sample_scene, speak, truth
 from pocket.grammar import COLOURS, GROUNDS, KINDS, SIZES, SKIES, WORDS, ObjectSpec, SceneSpec, unknown_words, write
 
 OBJECTS = st.builds(
@@ -105,3 +105,21 @@ def test_speaking_leaves_out_only_optional_words():
 
 def test_every_word_is_used_once():
     assert len(set(WORDS)) == len(WORDS)
+
+
+def test_the_layout_tells_what_is_where():
+    for seed in range(20):
+        scene = sample_scene(seed)
+        told = layout(scene)
+        kinds, colours, near = told[1:7], told[7:13], told[13:]
+        assert told.shape == (17, 12, 12)
+        assert told[0].mean() == pytest.approx(scene.horizon, abs=0.02)
+        assert np.allclose(kinds.sum(0), colours.sum(0))  # every object has one kind and one colour
+        assert {KINDS[k] for k in np.flatnonzero(kinds.sum((1, 2)))} == {shape.kind for shape in scene.shapes}
+        for shape in scene.shapes:
+            row, column = int(shape.v * 12), int(shape.u * 12)
+            across, down = (column + 0.5) / 12 - shape.u, (row + 0.5) / 12 - shape.v
+            close = near[0, row, column]
+            assert close > 0.8
+            assert near[1, row, column] / close == pytest.approx(across / shape.radius, abs=0.05)
+            assert near[2, row, column] / close == pytest.approx(down / shape.radius, abs=0.05)

@@ -28,14 +28,14 @@ RECIPE = Recipe(steps=6, batch=8, warmup=2, cooldown=3, ema=0.5, bfloat16=False,
 
 @dataclass
 class Stripes:
-    """Two kinds of picture, told apart by one token."""
+    """Two kinds of picture, told apart by one token; the layout says which."""
 
-    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         which = torch.randint(2, (count,), generator=generator)
         wave = torch.linspace(-2, 2, 8)
         latents = torch.where(which[:, None, None, None] == 1, wave[:, None], wave[None, :]).expand(count, 4, 8, 8)
         tokens = torch.stack([torch.full_like(which, 2), 4 + which, torch.full_like(which, 3)], 1)
-        return latents.clone(), tokens
+        return latents.clone(), tokens, (2.0 * which - 1)[:, None, None, None].expand(count, 1, 4, 4)
 
 
 def student(seed: int = 0) -> FluxStudent:
@@ -56,7 +56,7 @@ def student(seed: int = 0) -> FluxStudent:
         hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=1, projection_dim=16, **text
     )
     t5 = T5Config(d_model=16, d_kv=16, d_ff=16, num_layers=1, num_heads=1, dropout_rate=0.0, **text)
-    return FluxStudent(transformer, CLIPTextModel(clip), T5EncoderModel(t5))
+    return FluxStudent(transformer, CLIPTextModel(clip), T5EncoderModel(t5), channels=1)
 
 
 def test_packing_is_the_pipelines_own():
@@ -68,24 +68,26 @@ def test_packing_is_the_pipelines_own():
 
 
 def test_a_perfect_velocity_costs_nothing():
-    latents, tokens = Stripes().draw(8, torch.Generator().manual_seed(0))
+    latents, tokens, layouts = Stripes().draw(8, torch.Generator().manual_seed(0))
 
-    def oracle(noised: Tensor, times: Tensor, _tokens: Tensor) -> Tensor:
+    def oracle(noised: Tensor, times: Tensor, _tokens: Tensor) -> tuple[Tensor, Tensor]:
         t = times[:, None, None, None]
-        return (noised - latents) / t  # (1 - t) x + t e - x = t (e - x)
+        return (noised - latents) / t, layouts + 0.5  # (1 - t) x + t e - x = t (e - x)
 
-    assert flow_loss(oracle, latents, tokens, RECIPE, torch.Generator().manual_seed(1)) < 1e-6
+    velocity, misread = flow_loss(oracle, latents, tokens, layouts, RECIPE, torch.Generator().manual_seed(1))
+    assert velocity < 1e-6
+    assert misread == pytest.approx(0.25)
 
 
 def test_times_lie_between_picture_and_noise():
-    latents, tokens = Stripes().draw(512, torch.Generator().manual_seed(0))
+    latents, tokens, layouts = Stripes().draw(512, torch.Generator().manual_seed(0))
     seen = []
 
-    def spy(noised: Tensor, times: Tensor, _tokens: Tensor) -> Tensor:
+    def spy(noised: Tensor, times: Tensor, _tokens: Tensor) -> tuple[Tensor, Tensor]:
         seen.append(times)
-        return noised
+        return noised, layouts
 
-    flow_loss(spy, latents, tokens, RECIPE, torch.Generator().manual_seed(1))
+    flow_loss(spy, latents, tokens, layouts, RECIPE, torch.Generator().manual_seed(1))
     assert 0 < seen[0].min() < 0.3
     assert 0.9 < seen[0].max() < 1
     assert seen[0].median().item() == pytest.approx(torch.sigmoid(torch.tensor(RECIPE.time_mean)).item(), abs=0.01)
@@ -105,6 +107,8 @@ def test_two_processes_learn(tmp_path: Path):
     lines = (tmp_path / "log.txt").read_text().splitlines()
     losses = [float(line.split()[3]) for line in lines]
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+    misread = [float(line.split()[5]) for line in lines]
+    assert sum(misread[-5:]) < 0.7 * sum(misread[:5])
     assert lines[-1].startswith("step 40 ")
 
 
