@@ -17,6 +17,7 @@ from studio.errors import StoreUnavailable
 from studio.executors.local import LocalExecutor
 from studio.guards import caller
 from studio.identity import owner_of
+from studio.retention import Sweeper
 from studio.services import Services, open_services
 from studio.serving import serve_until_stopped
 from studio.settings import Settings, SettingsError, quiet_libraries
@@ -82,14 +83,19 @@ def serve(settings: Settings) -> None:
     listening = socket.create_server((settings.host, settings.port), family=family)
     host, port = listening.getsockname()[:2]
 
+    days = settings.retention_days
+    sweeper = Sweeper(lambda: services.artifacts.sweep(services.clock(), days))
+
     def ready() -> None:
         shown = f"[{host}]" if ":" in host else host
         print(f"Atelier is at http://{shown}:{port}  (data: {settings.home}, stop: Ctrl-C)", flush=True)
         executor.start()
+        sweeper.start()
 
     try:
         serve_until_stopped(create_app(services), listening, ready)
     finally:
+        sweeper.stop()
         executor.stop(settings.grace)
 
 

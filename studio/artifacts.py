@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -103,19 +104,9 @@ class Artifacts(JobFolders):
         return bool(row["may"])
 
     def add_output(self, job_id: str, name: str, kind: str, sha: str, attributes: Mapping[str, Any]) -> None:
-        """Name stored bytes as a result of the job; a name given again points to the new bytes, at its old place.
-
-        Raises NotFound for bytes that were not put.
-        """
+        """`write_output` in a transaction of its own."""
         with self._db.transaction() as connection:
-            if connection.execute("SELECT 1 FROM blob WHERE sha = ?", (sha,)).fetchone() is None:
-                raise _no_file(sha)
-            connection.execute(
-                "INSERT INTO output (job, name, kind, sha, attributes) VALUES (?, ?, ?, ?, ?) "
-                "ON CONFLICT (job, name) DO UPDATE SET kind = excluded.kind, sha = excluded.sha, "
-                "attributes = excluded.attributes",
-                (job_id, name, kind, sha, dumps(attributes)),
-            )
+            write_output(connection, job_id, name, kind, sha, attributes)
 
     def outputs(self, job_id: str) -> list[Output]:
         """The results of the job in the order of their first saving."""
@@ -141,13 +132,9 @@ class Artifacts(JobFolders):
         ]
 
     def set_metrics(self, job_id: str, name: str, values: Mapping[str, Any]) -> None:
-        """Attach numbers to the result `name`, or with "" to the whole job; they are added to those already there."""
+        """`write_metrics` in a transaction of its own."""
         with self._db.transaction() as connection:
-            known = _metrics(connection.execute(_METRIC, (job_id, name)).fetchone())
-            connection.execute(
-                "INSERT OR REPLACE INTO metric (job, name, content) VALUES (?, ?, ?)",
-                (job_id, name, dumps({**known, **values})),
-            )
+            write_metrics(connection, job_id, name, values)
 
     def job_metrics(self, job_id: str) -> dict[str, Any]:
         """The numbers of the job as a whole."""
@@ -234,3 +221,29 @@ def _disk_errors(home: Path) -> Iterator[None]:
             f"{sentence}; the file was not stored under {home}.",
             "Free some space or make it writable; then try again.",
         ) from error
+
+
+def write_output(
+    connection: sqlite3.Connection, job_id: str, name: str, kind: str, sha: str, attributes: Mapping[str, Any]
+) -> None:
+    """Name stored bytes as a result of the job; a name given again points to the new bytes, at its old place.
+
+    Raises NotFound for bytes that were not put.
+    """
+    if connection.execute("SELECT 1 FROM blob WHERE sha = ?", (sha,)).fetchone() is None:
+        raise _no_file(sha)
+    connection.execute(
+        "INSERT INTO output (job, name, kind, sha, attributes) VALUES (?, ?, ?, ?, ?) "
+        "ON CONFLICT (job, name) DO UPDATE SET kind = excluded.kind, sha = excluded.sha, "
+        "attributes = excluded.attributes",
+        (job_id, name, kind, sha, dumps(attributes)),
+    )
+
+
+def write_metrics(connection: sqlite3.Connection, job_id: str, name: str, values: Mapping[str, Any]) -> None:
+    """Attach numbers to the result `name`, or with "" to the whole job; they are added to those already there."""
+    known = _metrics(connection.execute(_METRIC, (job_id, name)).fetchone())
+    connection.execute(
+        "INSERT OR REPLACE INTO metric (job, name, content) VALUES (?, ?, ?)",
+        (job_id, name, dumps({**known, **values})),
+    )

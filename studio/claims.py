@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from studio.canonical import dumps
@@ -83,10 +84,19 @@ class Claims:
 
     def event(self, job_id: str, worker: str, kind: str, payload: Mapping[str, Any]) -> None:
         """Report something about the held job. Raises Conflict if lost, ValueError for a kind not of workers."""
+        with self.telling(job_id, worker, kind, payload):
+            pass
+
+    @contextmanager
+    def telling(
+        self, job_id: str, worker: str, kind: str, payload: Mapping[str, Any]
+    ) -> Iterator[sqlite3.Connection]:
+        """The transaction of an event, for writing what it is about along with it. Raises as `event` does."""
         if kind not in WORKER_KINDS:
             raise ValueError(f"event kind {kind!r}: a worker reports one of {', '.join(sorted(WORKER_KINDS))}")
         with self._db.transaction() as connection:
             _held(connection, job_id, worker)
+            yield connection
             append(connection, job_id, self._clock(), kind, payload)
 
     def progress(self, job_id: str, worker: str, payload: Mapping[str, Any]) -> None:

@@ -5,17 +5,24 @@ Knows the tables of results and the folders under home; decides nothing about jo
 
 from __future__ import annotations
 
+import logging
 import re
 import sqlite3
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from studio.db import Database
+from studio.errors import StoreUnavailable
 
 if TYPE_CHECKING:
     from studio.artifacts import Artifacts
 
+log = logging.getLogger(__name__)
+
 DAY_S = 86_400.0
+HOUR_S = 3_600.0
 # Bytes are written before anything refers to them, so what is fresh is never garbage.
 FRESH_S = DAY_S
 
@@ -41,6 +48,35 @@ def sweep(artifacts: Artifacts, db: Database, now: float, retention_days: float)
     removed["files"] = _drop_blobs(artifacts, db, now - FRESH_S)
     removed["leftovers"] = _drop_leftovers(artifacts.home, db, now - FRESH_S)
     return removed
+
+
+class Sweeper:
+    """Sweeps when it is started and every `pause_s` seconds after, in a thread that ends with the server."""
+
+    def __init__(self, sweep_once: Callable[[], dict[str, int]], pause_s: float = HOUR_S) -> None:
+        self._sweep_once, self._pause_s = sweep_once, pause_s
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; returns when no sweep is under way."""
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            try:
+                removed = self._sweep_once()
+                if any(removed.values()):
+                    log.info("swept: %s", ", ".join(f"{count} {what}" for what, count in removed.items() if count))
+            except (StoreUnavailable, OSError) as error:
+                log.error("sweeping failed, the next try comes later: %s", error)
+            self._ended.wait(self._pause_s)
 
 
 def _drop_jobs(artifacts: Artifacts, db: Database, horizon: float) -> int:

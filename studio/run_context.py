@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from studio import bundle, encoders
+from studio.artifacts import write_metrics, write_output
 from studio.atomic import read_file, write_file
 from studio.canonical import plain
 from studio.contract import ArtifactKind, ModelKey, Models
@@ -140,10 +141,9 @@ class JobContext:
             source = provenance(self._job.engine, self._job.params, self.model_rows, self.device)
             data, media_type = encoders.encode(kind, value, name, source, attributes)
             sha = self._artifacts.put(data, media_type=media_type)
-            self._jobs.wish(self._job.id, self._worker)
-            self._artifacts.add_output(self._job.id, name, kind, sha, plain(attributes))
             payload = {"name": name, "kind": kind, "sha": sha, "models": self.model_rows}
-            self._jobs.event(self._job.id, self._worker, "saved", payload)
+            with self._jobs.telling(self._job.id, self._worker, "saved", payload) as connection:
+                write_output(connection, self._job.id, name, kind, sha, plain(attributes))
         self._saved.add(name)
         return sha
 
@@ -155,9 +155,9 @@ class JobContext:
         """Attach numbers to one result, or with name "" to the job."""
         numbers = plain(values)
         with self._owned():
-            self._jobs.wish(self._job.id, self._worker)
-            self._artifacts.set_metrics(self._job.id, name, numbers)
-            self._jobs.event(self._job.id, self._worker, "metric", {"name": name, "values": numbers})
+            told = {"name": name, "values": numbers}
+            with self._jobs.telling(self._job.id, self._worker, "metric", told) as connection:
+                write_metrics(connection, self._job.id, name, numbers)
 
     def checkpoint(self, step: int, state: Mapping[str, Any]) -> None:
         """Keep `state` durably and drop the older ones."""

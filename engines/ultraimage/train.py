@@ -3,10 +3,11 @@
 
 The straight path is x_t = (1 - t) x + t e and the target is v = e - x. Both text encoders are trained along with
 the transformer. Half way through the transformer a linear reader is asked what lies where in the picture, since a
-network that has to know this early learns to draw it much sooner (representation alignment, Yu et al. 2025, with the
-world's own truth in place of a pretrained encoder's features); the reader is thrown away afterwards. Data parallel without a network: every process holds the whole model, gradients meet in shared
-memory. All randomness of step s on rank r comes from (seed, s, r), so that a resumed run repeats an undisturbed
-one exactly. Does not know where latents and captions come from: a `Batches` object hands them over.
+network that has to know this early learns to draw it much sooner (representation alignment, Yu et al. 2025, with
+the world's own truth in place of a pretrained encoder's features); the reader is thrown away afterwards. Data
+parallel without a network: every process holds the whole model, gradients meet in shared memory. All randomness of
+step s on rank r comes from (seed, s, r), so that a resumed run repeats an undisturbed one exactly. Does not know
+where latents and captions come from: a `Batches` object hands them over.
 """
 
 from __future__ import annotations
