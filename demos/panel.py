@@ -228,6 +228,6 @@ def presets(form: Form) -> None:
     """Named settings to start from; nothing where the spec has none."""
     known = form.spec.presets
     if known:
-        with gr.Accordion("Start from a preset", open=False), gr.Row():
+        with gr.Accordion("Start from a preset", open=False), gr.Row(elem_classes="examples"):
             for name, values in known.items():
                 gr.Button(name, size="sm").click(lambda v=values: form.fill(v), None, form.inputs, **QUIET)

@@ -22,6 +22,7 @@ EXAMPLES = (
     "a blue square under a pale sky",
     "a green star and a purple disc",
 )
+SCALES = ("1.5", "2", "3", "4")
 GUIDED = (
     "guide_guidance",
     "prompt_high",
@@ -62,7 +63,10 @@ def _widgets(spec: EngineSpec) -> Form:
             gr.Button(text, size="sm").click(lambda text=text: text, None, prompt, **QUIET)
     model = form.field("model", choices=[(preset.title, name) for name, preset in MODELS.items()])
     words = raw(_words("pocket"), visible=bool(_words("pocket")))
-    form.field("scale", placeholder="2")
+    scale = form.field("scale", placeholder="2")
+    with gr.Row(elem_classes="examples"):
+        for times in SCALES:
+            gr.Button(f"{times}x", size="sm").click(lambda times=times: times, None, scale, **QUIET)
     form.field("methods", choices=_methods())
     raw(_what_they_are())
     form.field("seed")
