@@ -41,7 +41,7 @@ def create_app(services: Services) -> FastAPI:
     import gradio as gr
 
     from demos import build_pages
-    from demos.panel import Desk
+    from demos.panel import Desk, WorkerView
     from demos.theme import HEAD, theme
 
     api = create_api(services, head=HEAD)
@@ -59,6 +59,10 @@ def create_app(services: Services) -> FastAPI:
         job=lambda request, job_id: services.jobs.get(job_id, owner_of(request.request)),
         shared=lambda token: services.jobs.get(services.shares.resolve(token)),
         read_settings=read_provenance,
+        workers=lambda: [
+            WorkerView(row.device, max(0.0, services.clock() - row.seen), row.facts)
+            for row in services.jobs.workers()
+        ],
     )
     return gr.mount_gradio_app(
         api,

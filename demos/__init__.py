@@ -11,7 +11,7 @@ from typing import Any
 
 import gradio as gr
 
-from demos import about, gallery, generic, home, jobs
+from demos import about, gallery, generic, home, jobs, machine
 from demos.panel import Desk, Panel
 from studio.contract import EngineSpec
 
@@ -19,12 +19,13 @@ TABS = {"ultraimage": "demos.ultraimage"}  # engine -> module with build(panel, 
 
 
 def build_pages(desk: Desk) -> gr.Blocks:
-    """Home, a tab for every engine, my jobs, gallery, about."""
+    """Home, a tab for every engine, my jobs, gallery, the machine, about."""
     engines = {f"/{name}": spec for name, spec in desk.specs.items()}
     named = {path: spec.title for path, spec in engines.items()}
     others: dict[str, tuple[str, Callable[[Panel], None]]] = {
         "/jobs": ("Jobs", jobs.build),
         "/gallery": ("Gallery", gallery.build),
+        "/machine": ("Machine", machine.build),
         "/about": ("About", about.build),
     }
     words = {"/": "Home", **named, **{path: word for path, (word, _) in others.items()}}

@@ -69,8 +69,8 @@ def _example(name: str, spec: EngineSpec) -> str:
     manifest = EXAMPLES / name / "manifest.json"
     if not manifest.is_file():
         return ""
-    told: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
-    figures = "".join(_figure(name, item) for item in told["files"] if item["kind"] == "image")
+    told: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))["jobs"][0]
+    figures = "".join(_figure(spec, item) for item in told["files"] if item["kind"] == "image")
     params = told["params"]
     said = f"“{params['prompt']}”, seed {params['seed']}" if "prompt" in params else f"seed {params['seed']}"
     return (
@@ -80,12 +80,19 @@ def _example(name: str, spec: EngineSpec) -> str:
     )
 
 
-def _figure(engine: str, item: dict[str, Any]) -> str:
+def _figure(spec: EngineSpec, item: dict[str, Any]) -> str:
     attributes = item.get("attributes", {})
     label = str(attributes.get("title") or attributes.get("method") or item["name"])
     role = str(attributes.get("role", ""))
     return (
         f'<figure data-label="{escape(label)}" data-role="{escape(role)}">'
-        f'<img src="/atelier/examples/{engine}/{escape(item["name"])}" alt="{escape(label)}">'
-        f"<figcaption>{escape(label)}</figcaption></figure>"
+        f'<img src="/atelier/examples/{spec.name}/{escape(item["file"])}" alt="{escape(label)}">'
+        f"<figcaption>{escape(label)}{escape(_measured(spec, item.get('metrics', {})))}</figcaption></figure>"
     )
+
+
+def _measured(spec: EngineSpec, metrics: dict[str, Any]) -> str:
+    """The first numbers of a result in words, as `: objects 4, horizons 2`."""
+    numbers = [(metric.title, metrics.get(name)) for name, metric in spec.metrics.items() if metric.better]
+    shown = [f"{title.lower()} {value:.3g}" for title, value in numbers if isinstance(value, (int, float))]
+    return ": " + ", ".join(shown[:3]) if shown else ""

@@ -24,10 +24,19 @@ from studio.errors import AtelierError, EngineFailed, InvalidInput
 if TYPE_CHECKING:
     from studio.jobs import Job
 
-__all__ = ["QUIET", "Desk", "Form", "Panel", "engine_choices", "presets", "raw", "title"]
+__all__ = ["QUIET", "Desk", "Form", "Panel", "WorkerView", "engine_choices", "presets", "raw", "title"]
 
 log = logging.getLogger("atelier.pages")
 SETTINGS_BYTES = 256 * 2**20  # the largest file settings are read from
+
+
+@dataclass(frozen=True)
+class WorkerView:
+    """One worker as the pages show it."""
+
+    device: str
+    age: float  # seconds since its last sign of life
+    facts: Mapping[str, Any]  # fields of contract.DeviceFacts, and under "models" those of the cache's statistics
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,7 @@ class Desk:
     job: Callable[[Any, str], Job]  # (request, job id), the requester's own
     shared: Callable[[str], Job]  # (token of a share link)
     read_settings: Callable[[bytes], Mapping[str, Any] | None]  # provenance in a result file
+    workers: Callable[[], list[WorkerView]]
 
 
 @dataclass(frozen=True)

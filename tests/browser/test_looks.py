@@ -17,6 +17,7 @@ PAGES = {
     "/quick_engine": "Quick",
     "/jobs": "My jobs",
     "/gallery": "Gallery",
+    "/machine": "This machine",
     "/about": "About Atelier",
 }
 
