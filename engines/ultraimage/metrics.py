@@ -118,7 +118,7 @@ def measure(image: np.ndarray, prompt: str, judge: Judge | None = None) -> dict[
     }
     if judge is not None:
         seen = judge(image, found)
-        result["seen"] = [{"kind": s.kind, "colour": s.colour, "probability": round(s.probability, 3)} for s in seen]
+        result["seen"] = ", ".join(f"{s.colour} {s.kind or 'thing of no known kind'}" for s in seen) or "nothing"
         if wanted.count is not None:
             result["recognised"] = recognised(prompt, seen)
     return result

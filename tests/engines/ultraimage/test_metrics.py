@@ -87,4 +87,7 @@ def test_measure_asks_the_judge_about_what_it_found():
     shape = scene.shapes[0]
     seen = measure(render(scene), caption(scene), lambda image, found: [Recognition(shape.kind, shape.colour, 0.9)])
     assert seen["recognised"] == 1.0
-    assert seen["seen"] == [{"kind": shape.kind, "colour": shape.colour, "probability": 0.9}]
+    assert seen["seen"] == f"{shape.colour} {shape.kind}"
+    lump = measure(render(scene), caption(scene), lambda image, found: [Recognition(None, shape.colour, 0.9)])
+    assert lump["recognised"] == 0.0
+    assert lump["seen"] == f"{shape.colour} thing of no known kind"
