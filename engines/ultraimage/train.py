@@ -49,7 +49,7 @@ class Recipe:
     adam_rate: float = 2e-3  # everything else
     warmup: int = 100
     cooldown: int = 1500  # the last steps, over which the rate falls linearly to zero
-    bfloat16: bool = True  # autocast; a third faster on CPUs that multiply bfloat16
+    bfloat16: bool = False  # autocast; a third faster on CPUs with matrix units, half as fast on others
     ema: float = 0.9985
     time_mean: float = 0.8  # of the logit-normal times; above 0 means more noise, where shapes are decided
     time_std: float = 1.1
