@@ -41,7 +41,7 @@ class Claims:
 
     def claim(self, worker: str, device: str, warm: Collection[str] = ()) -> Job | None:
         """The next job for `worker`, now running and leased to it, or None. Takes over expired leases first."""
-        with self._db.transaction() as connection:
+        with self._db.transaction(lasting=False) as connection:
             now = self._clock()
             for lost in _select(connection, "state = 'running' AND lease_until <= ?", now):
                 self._take_back(connection, lost, now)
@@ -71,7 +71,7 @@ class Claims:
 
     def heartbeat(self, job_id: str, worker: str) -> Wish:
         """Renew the lease; returns what the owner wishes. Raises Conflict if the job is no longer this worker's."""
-        with self._db.transaction() as connection:
+        with self._db.transaction(lasting=False) as connection:
             job = _held(connection, job_id, worker)
             until = self._clock() + self._settings.lease
             connection.execute("UPDATE job SET lease_until = ? WHERE seq = ?", (until, job.seq))
@@ -94,39 +94,39 @@ class Claims:
         """The transaction of an event, for writing what it is about along with it. Raises as `event` does."""
         if kind not in WORKER_KINDS:
             raise ValueError(f"event kind {kind!r}: a worker reports one of {', '.join(sorted(WORKER_KINDS))}")
-        with self._db.transaction() as connection:
+        with self._db.transaction(lasting=False) as connection:
             _held(connection, job_id, worker)
             yield connection
             append(connection, job_id, self._clock(), kind, payload)
 
     def progress(self, job_id: str, worker: str, payload: Mapping[str, Any]) -> None:
         """Report step, total, message, eta (seconds or None) and preview (its number or None). Conflict if lost."""
-        with self._db.transaction() as connection:
+        with self._db.transaction(lasting=False) as connection:
             _held(connection, job_id, worker)
             connection.execute("UPDATE job SET progress = ? WHERE id = ?", (dumps(payload), job_id))
             append(connection, job_id, self._clock(), "progress", payload)
 
     def set_plan(self, job_id: str, worker: str, plan: str) -> None:
         """Note the memory plan the held job runs with. Raises Conflict if lost."""
-        with self._db.transaction() as connection:
+        with self._db.transaction(lasting=False) as connection:
             _held(connection, job_id, worker)
             connection.execute("UPDATE job SET plan = ? WHERE id = ?", (plan, job_id))
             append(connection, job_id, self._clock(), "plan", {"plan": plan})
 
     def succeed(self, job_id: str, worker: str) -> Job:
         """The held job is done; wins over a cancel or pause that came too late. Raises Conflict if lost."""
-        with self._db.transaction() as connection:
+        with self._db.transaction(lasting=False) as connection:
             return move(connection, _held(connection, job_id, worker), "succeeded", self._clock(), "succeeded")
 
     def fail(self, job_id: str, worker: str, error: Mapping[str, Any]) -> Job:
         """The held job ended with `error` (AtelierError.as_dict()). Raises Conflict if lost."""
-        with self._db.transaction() as connection:
+        with self._db.transaction(lasting=False) as connection:
             held = _held(connection, job_id, worker)
             return move(connection, held, "failed", self._clock(), "failed", error, error=dumps(error))
 
     def finish_cancelled(self, job_id: str, worker: str) -> Job:
         """The held job stopped as its owner wished. Raises Conflict if lost or if nobody wished it."""
-        with self._db.transaction() as connection:
+        with self._db.transaction(lasting=False) as connection:
             held = _wished(_held(connection, job_id, worker), "cancel")
             return move(connection, held, "cancelled", self._clock(), "cancelled")
 
@@ -135,7 +135,7 @@ class Claims:
 
         Raises Conflict if lost, or if the owner took the wish back.
         """
-        with self._db.transaction() as connection:
+        with self._db.transaction(lasting=False) as connection:
             held = _held(connection, job_id, worker)
             if held.wish == "cancel":
                 return move(connection, held, "cancelled", self._clock(), "cancelled")
@@ -144,13 +144,13 @@ class Claims:
 
     def release(self, job_id: str, worker: str) -> Job:
         """Give the held job back without counting the attempt, e.g. at an orderly stop. Raises Conflict if lost."""
-        with self._db.transaction() as connection:
+        with self._db.transaction(lasting=False) as connection:
             held = _held(connection, job_id, worker)
             return self._end_attempt(connection, held, self._clock(), "released", held.attempts - 1)
 
     def reclaim(self, worker: str) -> list[Job]:
         """The worker's process is known to be dead: take all its jobs back at once; returns them as they are now."""
-        with self._db.transaction() as connection:
+        with self._db.transaction(lasting=False) as connection:
             now = self._clock()
             lost = _select(connection, "state = 'running' AND worker = ?", worker)
             return [self._take_back(connection, job, now) for job in lost]
