@@ -6,6 +6,7 @@ Widgets and layout only. What the words, ranges and defaults are stands in engin
 from __future__ import annotations
 
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -52,6 +53,9 @@ def build(panel: Panel, spec: EngineSpec) -> None:
             controls = panel.controls(form)
         with gr.Column(scale=6, min_width=280):
             shown = panel.job()
+            if effect := measured_effect():
+                with gr.Accordion("Measured on the pocket model", open=False):
+                    gr.Markdown(effect)
     panel.wire(form, controls, shown)
 
 
@@ -84,6 +88,12 @@ def _widgets(spec: EngineSpec) -> Form:
     presets(form)
     model.input(lambda name: _of_model(form, name), model, [words, *form.inputs], **QUIET)
     return form
+
+
+def measured_effect() -> str:
+    """What the pocket model's card reports under its heading "The effect"; nothing if it has no such part."""
+    card = (Path(MODELS["pocket"].repo) / "README.md").read_text(encoding="utf-8")
+    return card.partition("## The effect\n")[2].partition("\n## ")[0].strip()
 
 
 def _of_model(form: Form, name: str) -> list[Any]:
