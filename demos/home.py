@@ -73,21 +73,25 @@ def _example(name: str, spec: EngineSpec) -> str:
     figures = "".join(_figure(spec, item) for item in told["files"] if item["kind"] == "image")
     params = told["params"]
     said = f"“{params['prompt']}”, seed {params['seed']}" if "prompt" in params else f"seed {params['seed']}"
+    numbers = "; ".join(_label(item) + _measured(spec, item.get("metrics", {})) for item in told["files"])
     return (
         f'<figure class="shown"><atelier-compare>{figures}</atelier-compare>'
-        f"<figcaption>{escape(spec.title)}: {escape(said)}. Drag the divider. "
+        f"<figcaption>{escape(spec.title)}: {escape(said)}. {escape(numbers)}. Drag the divider. "
         f'<a href="/atelier/examples/{name}/manifest.json">Manifest</a></figcaption></figure>'
     )
 
 
-def _figure(spec: EngineSpec, item: dict[str, Any]) -> str:
+def _label(item: dict[str, Any]) -> str:
     attributes = item.get("attributes", {})
-    label = str(attributes.get("title") or attributes.get("method") or item["name"])
-    role = str(attributes.get("role", ""))
+    return str(attributes.get("title") or attributes.get("method") or item["name"])
+
+
+def _figure(spec: EngineSpec, item: dict[str, Any]) -> str:
+    label, role = _label(item), str(item.get("attributes", {}).get("role", ""))
     return (
         f'<figure data-label="{escape(label)}" data-role="{escape(role)}">'
         f'<img src="/atelier/examples/{spec.name}/{escape(item["file"])}" alt="{escape(label)}">'
-        f"<figcaption>{escape(label)}{escape(_measured(spec, item.get('metrics', {})))}</figcaption></figure>"
+        f"<figcaption>{escape(label)}</figcaption></figure>"
     )
 
 
@@ -95,4 +99,4 @@ def _measured(spec: EngineSpec, metrics: dict[str, Any]) -> str:
     """The first numbers of a result in words, as `: objects 4, horizons 2`."""
     numbers = [(metric.title, metrics.get(name)) for name, metric in spec.metrics.items() if metric.better]
     shown = [f"{title.lower()} {value:.3g}" for title, value in numbers if isinstance(value, (int, float))]
-    return ": " + ", ".join(shown[:3]) if shown else ""
+    return ": " + ", ".join(shown[:2]) if shown else ""
