@@ -55,7 +55,7 @@ def build(panel: Panel, spec: EngineSpec) -> None:
             shown = panel.job()
             if effect := measured_effect():
                 with gr.Accordion("Measured on the pocket model", open=False):
-                    gr.Markdown(effect)
+                    gr.Markdown(effect, elem_classes="measured")
     panel.wire(form, controls, shown)
 
 
