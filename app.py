@@ -87,8 +87,7 @@ def serve(settings: Settings) -> None:
     listening = socket.create_server((settings.host, settings.port), family=family)
     host, port = listening.getsockname()[:2]
 
-    days = settings.retention_days
-    sweeper = Sweeper(lambda: services.artifacts.sweep(services.clock(), days))
+    sweeper = Sweeper(lambda: services.artifacts.sweep(services.clock(), settings.retention_days))
 
     def ready() -> None:
         shown = f"[{host}]" if ":" in host else host

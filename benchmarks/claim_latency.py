@@ -1,4 +1,4 @@
-"""How long a claim takes with a long queue: 10,000 waiting jobs of 50 owners over 8 models, every commit synced.
+"""How long a claim takes with a long queue: 10,000 waiting jobs of 50 owners over 8 models, every submission synced.
 
     python -m benchmarks.claim_latency [--jobs 10000] [--claims 2000] [--folder DIR]
 

@@ -31,15 +31,15 @@ demo.launch(server_name="127.0.0.1")
 
 
 @contextmanager
-def running(command: list[str], sign: str, settings: Settings) -> Iterator[psutil.Process]:
-    """A server that has said `sign`."""
+def running(command: list[str], sign: str, settings: Settings) -> Iterator[tuple[psutil.Process, str]]:
+    """A server that has said `sign`, and the whole line in which it did."""
     environment = settings.child_environ() | {"GRADIO_ANALYTICS_ENABLED": "False", "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
-        while sign not in process.stdout.readline():
+        while sign not in (line := process.stdout.readline()):
             assert process.poll() is None, f"{command} ended before it served"
-        yield psutil.Process(process.pid)
+        yield psutil.Process(process.pid), line
     finally:
         process.terminate()
         process.communicate(timeout=60)
@@ -74,11 +74,12 @@ def main() -> None:
     seconds = parser.parse_args().seconds
     with tempfile.TemporaryDirectory() as home:
         settings = Settings(home=Path(home), devices=("cpu",))
-        with running([sys.executable, "-c", BARE], "Running on", settings) as bare:
+        with running([sys.executable, "-c", BARE], "Running on", settings) as (bare, _):
             measured = cost({"bare Gradio": bare}, seconds)
-        with running([sys.executable, "-m", "studio", "worker", "--all"], "Serving", settings) as supervisor:
+        with running([sys.executable, "-m", "studio", "worker", "--all"], "Serving", settings) as (supervisor, _):
             measured |= cost({"supervisor alone": supervisor}, seconds)
-        with running([sys.executable, "app.py", "--port", "0", "--home", home], "Atelier is at", settings) as server:
+        app = [sys.executable, "app.py", "--port", "0", "--home", home]
+        with running(app, "Atelier is at", settings) as (server, _):
             measured |= cost({"Atelier's server": server, "idle worker": worker_of(settings)}, seconds)
     beyond = measured["supervisor alone"] + measured["idle worker"]
     print(f"{'process':20s} CPU of one core")

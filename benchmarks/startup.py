@@ -8,41 +8,29 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from urllib.request import urlopen
 
-import psutil
-
+from benchmarks.idle_cost import running
 from studio.settings import Settings
 
-ROOT = Path(__file__).resolve().parents[1]
 SIGN = "Atelier is at "
 
 
 def start_once(home: Path) -> tuple[float, float, bool, int]:
     """(seconds to the printed address, seconds to the whole first page, torch is loaded, bytes resident)."""
-    environment = Settings(home=home, devices=("cpu",)).child_environ() | {"PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "app.py", "--port", "0", "--home", str(home)]
     begun = time.perf_counter()
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert SIGN in line, f"the server said {line!r}"
+    with running(command, SIGN, Settings(home=home, devices=("cpu",))) as (process, line):
         said = time.perf_counter() - begun
         with urlopen(line.split(SIGN)[1].split()[0], timeout=60) as answer:  # noqa: S310
             assert b"Atelier" in answer.read()
         served = time.perf_counter() - begun
-        facts = psutil.Process(process.pid)
-        torch = any("libtorch" in entry.path for entry in facts.memory_maps())
-        return said, served, torch, facts.memory_info().rss
-    finally:
-        process.terminate()
-        process.communicate(timeout=60)
+        torch = any("libtorch" in entry.path for entry in process.memory_maps())
+        return said, served, torch, process.memory_info().rss
 
 
 def main() -> None:

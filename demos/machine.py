@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from demos.panel import QUIET, raw
+from demos.panel import QUIET, raw, shown_bytes
 
 if TYPE_CHECKING:
     from demos.panel import Panel, WorkerView
@@ -70,4 +70,4 @@ def _table(models: dict[str, Any]) -> str:
 
 
 def _size(count: float) -> str:
-    return f"{count / 2**30:.1f} GB" if count >= 2**30 else f"{count / 2**20:.1f} MB"
+    return shown_bytes(count, digits=1)

@@ -17,14 +17,24 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from demos.fields import Form, fault_html
-from demos.pieces import QUIET, engine_choices, estimate_html, job_html, raw, shown_size, shown_time, title
+from demos.pieces import (
+    QUIET,
+    engine_choices,
+    estimate_html,
+    job_html,
+    raw,
+    shown_bytes,
+    shown_size,
+    shown_time,
+    title,
+)
 from studio.contract import EngineSpec, Estimate
 from studio.errors import AtelierError, EngineFailed, InvalidInput
 
 if TYPE_CHECKING:
     from studio.jobs import Job
 
-__all__ = ["QUIET", "Desk", "Form", "Panel", "WorkerView", "engine_choices", "presets", "raw", "title"]
+__all__ = ["QUIET", "Desk", "Form", "Panel", "WorkerView", "engine_choices", "presets", "raw", "shown_bytes", "title"]
 
 log = logging.getLogger("atelier.pages")
 SETTINGS_BYTES = 256 * 2**20  # the largest file settings are read from

@@ -43,7 +43,12 @@ def shown_time(seconds: float) -> str:
 
 def shown_size(count: float) -> str:
     """Bytes as GB or MB of memory."""
-    return f"{count / 2**30:.1f} GB of memory" if count >= 2**30 else f"{count / 2**20:.0f} MB of memory"
+    return f"{shown_bytes(count)} of memory"
+
+
+def shown_bytes(count: float, digits: int = 0) -> str:
+    """Bytes as GB, or as MB with so many decimals."""
+    return f"{count / 2**30:.1f} GB" if count >= 2**30 else f"{count / 2**20:.{digits}f} MB"
 
 
 def engine_choices(specs: Mapping[str, EngineSpec]) -> str:

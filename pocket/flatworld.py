@@ -45,6 +45,7 @@ RADII = {"small": (0.110, 0.125), "medium": (0.145, 0.165), "large": (0.185, 0.2
 REACH = 1.15  # no kind extends farther than this many radii from its centre
 GAP = 0.06  # clear space between two objects, in shorter sides
 HORIZON = (0.35, 0.70)  # where the horizon may lie, as a fraction of the height from the top
+LAYOUT = 1 + len(KINDS) + len(COLOURS) + 4  # channels of `layout`
 WAVES = 4  # plane waves in the ground's texture
 
 
@@ -128,14 +129,14 @@ def render(scene: Scene, width: int = 96, height: int | None = None) -> np.ndarr
     return (np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-def layout(scene: Scene, cells: int = 12, fine: int = 4) -> np.ndarray:  # float32 [17, cells, cells]
+def layout(scene: Scene, cells: int = 12, fine: int = 4) -> np.ndarray:  # float32 [LAYOUT, cells, cells]
     """What lies in each cell of a square picture, as a network may be asked to tell: sky; every kind's and every
     colour's share of the cell; and around the nearest object, fading with distance, that it is near, the way from
     its centre in radii, across and down, and its radius.
 
     Shares are of `fine` x `fine` samples a cell.
     """
-    at = ((np.arange(cells * fine, dtype=np.float32) + 0.5) / (cells * fine)).astype(np.float32)
+    at = (np.arange(cells * fine, dtype=np.float32) + 0.5) / (cells * fine)
     x, y = at[None, :], at[:, None]
     kinds = np.zeros((len(KINDS), cells * fine, cells * fine), np.float32)
     colours = np.zeros((len(COLOURS), cells * fine, cells * fine), np.float32)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +30,16 @@ class Pool:
     """Normalised latents and the truth about each of them."""
 
     latents: Tensor  # float16 [N, 4, 24, 24], mean 0, deviation 1
-    layouts: Tensor  # float16 [N, 17, 12, 12], see `flatworld.layout`
+    layouts: Tensor  # float16 [N, LAYOUT, 12, 12], see `flatworld.layout`
     truths: tuple[SceneSpec, ...]
 
     def __len__(self) -> int:
         return len(self.truths)
+
+    @cached_property
+    def spread(self) -> Tensor:  # float32 [LAYOUT, 1, 1]
+        """The deviation of every channel of the layouts."""
+        return self.layouts[:2000].float().std((0, 2, 3))[:, None, None]
 
 
 @torch.no_grad()

@@ -21,14 +21,13 @@ from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast,
 
 from engines.ultraimage.train import FluxStudent, Recipe, load_average, train
 from pocket import judge, tokenizer, vae
-from pocket.flatworld import speak
+from pocket.flatworld import LAYOUT, speak
 from pocket.grammar import write
 from pocket.pool import Pool, fill, load
 
 SIDE = 96  # pixels; 12 tokens of 8 px
 DROP = 0.1  # captions replaced by the empty one, for classifier-free guidance
 TEXT_WIDTH = 64
-LAYOUT = 17  # channels of `flatworld.layout`
 WORLD_SEED = 100_000_000  # first seed of the training pictures; tests and reports use small seeds
 VAE_SEED = 50_000_000  # first seed of the pictures the latent space is measured on
 VAE_SECONDS = 720.0
@@ -103,19 +102,16 @@ class CaptionedLatents:
 
     shards: list[Path]
     pool: Pool | None = None
-    spread: Tensor | None = None  # [17, 1, 1], deviation of every channel of the layouts
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Latents [count, 4, 24, 24], token ids [count, T], layouts [count, 17, 12, 12]."""
-        if self.pool is None or self.spread is None:
-            self.pool = load(self.shards)
-            self.spread = self.pool.layouts[:2000].float().std((0, 2, 3))[:, None, None]
+        """Latents [count, 4, 24, 24], token ids [count, T], layouts [count, LAYOUT, 12, 12]."""
+        self.pool = self.pool or load(self.shards)
         seed = int(torch.randint(2**62, (1,), generator=generator))
         rng = np.random.default_rng(seed)
         chosen = rng.integers(len(self.pool), size=count)
         captions = ["" if rng.random() < DROP else write(speak(self.pool.truths[i], rng)) for i in chosen]
         which = torch.from_numpy(chosen)
-        layouts = self.pool.layouts[which].float() / self.spread
+        layouts = self.pool.layouts[which].float() / self.pool.spread
         return self.pool.latents[which].float(), encode_captions(captions), layouts
 
 

@@ -103,11 +103,6 @@ class Artifacts(JobFolders):
             ).fetchone()
         return bool(row["may"])
 
-    def add_output(self, job_id: str, name: str, kind: str, sha: str, attributes: Mapping[str, Any]) -> None:
-        """`write_output` in a transaction of its own."""
-        with self._db.transaction() as connection:
-            write_output(connection, job_id, name, kind, sha, attributes)
-
     def outputs(self, job_id: str) -> list[Output]:
         """The results of the job in the order of their first saving."""
         with self._db.read() as connection:
@@ -130,11 +125,6 @@ class Artifacts(JobFolders):
             )
             for row in rows
         ]
-
-    def set_metrics(self, job_id: str, name: str, values: Mapping[str, Any]) -> None:
-        """`write_metrics` in a transaction of its own."""
-        with self._db.transaction() as connection:
-            write_metrics(connection, job_id, name, values)
 
     def job_metrics(self, job_id: str) -> dict[str, Any]:
         """The numbers of the job as a whole."""

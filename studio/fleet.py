@@ -37,7 +37,7 @@ class Fleet:
 
     def worker_seen(self, worker: str, device: str, facts: Mapping[str, Any], warm: Sequence[str], pid: int) -> None:
         """A sign of life, with what the worker knows of its device and has loaded."""
-        with self._db.transaction() as connection:
+        with self._db.transaction(lasting=False) as connection:
             connection.execute(
                 "INSERT OR REPLACE INTO worker (id, device, facts, warm, pid, seen) VALUES (?, ?, ?, ?, ?, ?)",
                 (worker, device, dumps(facts), dumps(list(warm)), pid, self._clock()),

@@ -79,21 +79,24 @@ class FluxStudent(nn.Module):
         tokens: Tensor,  # int64 [B, T]
     ) -> tuple[Tensor, Tensor]:  # velocity [B, C, H, W], layout [B, K, H/2, W/2] as the reader sees it
         height, width = latents.shape[-2:]
-        blocks = self.transformer.single_transformer_blocks
         middle: list[Tensor] = []
-        hook = blocks[(len(blocks) - 1) // 3].register_forward_hook(lambda _block, _in, out: middle.append(out[1]))
-        velocity = self.transformer(
-            hidden_states=pack(latents),
-            timestep=times,
-            pooled_projections=self.clip(tokens).pooler_output,
-            encoder_hidden_states=self.t5(tokens).last_hidden_state,
-            img_ids=grid_ids(height // 2, width // 2),
-            txt_ids=torch.zeros(tokens.shape[1], 3),
-            return_dict=False,
-        )[0]
-        hook.remove()
+        with self._halfway().register_forward_hook(lambda _block, _given, out: middle.append(out[1])):
+            velocity = self.transformer(
+                hidden_states=pack(latents),
+                timestep=times,
+                pooled_projections=self.clip(tokens).pooler_output,
+                encoder_hidden_states=self.t5(tokens).last_hidden_state,
+                img_ids=grid_ids(height // 2, width // 2),
+                txt_ids=torch.zeros(tokens.shape[1], 3),
+                return_dict=False,
+            )[0]
         layout = self.reader(middle[0]).transpose(1, 2).unflatten(2, (height // 2, width // 2))
         return unpack(velocity, height, width), layout
+
+    def _halfway(self) -> nn.Module:
+        """The block after whose output about half of all blocks have been passed, the double ones counted in."""
+        blocks = self.transformer.single_transformer_blocks
+        return blocks[(len(blocks) - 1) // 3]
 
 
 def pack(latents: Tensor) -> Tensor:  # [B, C, H, W] -> [B, HW/4, 4C]

@@ -13,6 +13,7 @@ from studio.encoders import encode
 from studio.services import Services, open_services
 from studio.settings import Settings
 from studio.web import create_api
+from tests.studio.results import add_output, set_metrics
 
 ENGINE = "quick_engine"
 
@@ -47,8 +48,8 @@ class Site:
             data, kind = encode("image", picture(shade), name, {"engine": ENGINE, "params": job.params}, {})
             kept[name] = services.artifacts.put(data, media_type=kind)
             title = {"method": "The method", "baseline": "The baseline"}[role]
-            services.artifacts.add_output(job.id, name, "image", kept[name], {"role": role, "title": title})
-            services.artifacts.set_metrics(job.id, name, {"mean": float(shade)})
+            add_output(services.artifacts, job.id, name, "image", kept[name], {"role": role, "title": title})
+            set_metrics(services.artifacts, job.id, name, {"mean": float(shade)})
         services.artifacts.write_manifest(job.id, {"format": 1, "engine": ENGINE, "params": job.params})
         services.jobs.succeed(job.id, worker)
         return kept

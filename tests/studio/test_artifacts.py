@@ -16,6 +16,7 @@ from studio.errors import NotFound, StoreUnavailable
 from studio.jobs import Job, Jobs
 from studio.retention import DAY_S, FRESH_S
 from studio.shares import Shares
+from tests.studio.results import add_output, set_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -97,19 +98,19 @@ def test_only_who_uploaded_or_made_bytes_may_read_them(artifacts: Artifacts, job
     uploaded = artifacts.put(b"upload", media_type="text/plain", owner="bob", name="a.txt")
     made = artifacts.put(b"made", media_type="text/plain")
     assert not artifacts.may_read(made, "ann")
-    artifacts.add_output(job.id, "a.txt", "data", made, {})
+    add_output(artifacts, job.id, "a.txt", "data", made, {})
     readers = {(sha, owner) for sha in (uploaded, made) for owner in ("ann", "bob") if artifacts.may_read(sha, owner)}
     assert readers == {(uploaded, "bob"), (made, "ann")}
 
 
 def test_outputs_come_in_the_order_of_saving_with_their_metrics(artifacts: Artifacts, job: Job):
     shas = [artifacts.put(str(n).encode(), media_type="text/plain") for n in range(3)]
-    artifacts.add_output(job.id, "b.txt", "data", shas[0], {"role": "baseline"})
-    artifacts.set_metrics(job.id, "a.txt", {"objects": 1})  # before the result itself
-    artifacts.add_output(job.id, "a.txt", "data", shas[1], {})
-    artifacts.add_output(job.id, "b.txt", "data", shas[2], {"role": "method"})  # replaces, at its place
-    artifacts.set_metrics(job.id, "a.txt", {"horizons": float("nan")})
-    artifacts.set_metrics(job.id, "", {"gain": 2.5})
+    add_output(artifacts, job.id, "b.txt", "data", shas[0], {"role": "baseline"})
+    set_metrics(artifacts, job.id, "a.txt", {"objects": 1})  # before the result itself
+    add_output(artifacts, job.id, "a.txt", "data", shas[1], {})
+    add_output(artifacts, job.id, "b.txt", "data", shas[2], {"role": "method"})  # replaces, at its place
+    set_metrics(artifacts, job.id, "a.txt", {"horizons": float("nan")})
+    set_metrics(artifacts, job.id, "", {"gain": 2.5})
     outputs = artifacts.outputs(job.id)
     assert [(item.name, item.sha, item.bytes) for item in outputs] == [("b.txt", shas[2], 1), ("a.txt", shas[1], 1)]
     assert (outputs[0].attributes, outputs[0].metrics) == ({"role": "method"}, {})
@@ -119,7 +120,7 @@ def test_outputs_come_in_the_order_of_saving_with_their_metrics(artifacts: Artif
 
 def test_an_output_needs_its_bytes(artifacts: Artifacts, job: Job):
     with pytest.raises(NotFound):
-        artifacts.add_output(job.id, "a.txt", "data", "0" * 64, {})
+        add_output(artifacts, job.id, "a.txt", "data", "0" * 64, {})
 
 
 def test_a_manifest_is_there_or_not(artifacts: Artifacts, job: Job):
@@ -222,7 +223,7 @@ def test_the_sweep_keeps_what_is_young_shared_open_or_used(artifacts: Artifacts,
     results = {}
     for job in (old, shared):
         results[job.id] = artifacts.put(job.id.encode(), media_type="text/plain")
-        artifacts.add_output(job.id, "a.txt", "data", results[job.id], {})
+        add_output(artifacts, job.id, "a.txt", "data", results[job.id], {})
         artifacts.write_manifest(job.id, {"job": job.id})
     aged(artifacts, clock, 31 * DAY_S)
     young = done(jobs)

@@ -10,6 +10,7 @@ import pytest
 
 from studio.web import describe
 from tests.studio.conftest import FakeClock
+from tests.studio.results import add_output
 from tests.studio.site import Site
 
 PAGE = {"accept": "text/html"}
@@ -97,7 +98,7 @@ def test_what_could_act_as_a_page_is_saved_not_shown(site: Site, media_type: str
     ada = site.visitor()
     job_id, _ = site.finished(ada)
     sha = site.services.artifacts.put(b"<script>alert(1)</script>", media_type=media_type)
-    site.services.artifacts.add_output(job_id, "x", "data", sha, {})
+    add_output(site.services.artifacts, job_id, "x", "data", sha, {})
     answer = ada.get(f"/files/{sha}")
     assert answer.headers["content-disposition"].startswith("attachment")
 
