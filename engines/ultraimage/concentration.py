@@ -79,9 +79,10 @@ def attention_entropy(
     starts = range(0, q.shape[-2], chunk) if rows is None else [row * chunk for row in rows]
     total, count = 0.0, 0
     for start in starts:
-        queries = q[..., start : start + chunk, :].to(precision)
-        logp = torch.log_softmax(queries @ keys * scale, dim=-1)
-        total = total - (logp.exp() * logp).sum(dim=(-1, -2))
+        queries = q[..., start : start + chunk, :].to(precision) * scale
+        logits = queries @ keys
+        mean = torch.einsum("...ij,...ij->...", torch.softmax(logits, dim=-1), logits)  # sum_ij P_ij S_ij
+        total = total + torch.logsumexp(logits, dim=-1).sum(dim=-1) - mean  # H = ln Z - E[S], no second map of logs
         count += queries.shape[-2]
     return total / count
 
