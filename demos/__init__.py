@@ -32,14 +32,24 @@ def build_pages(desk: Desk) -> gr.Blocks:
     with gr.Blocks(title="Atelier", analytics_enabled=False, delete_cache=(3600, 86400)) as blocks:
         panel = Panel(desk, blocks, words)
         home.build(panel)
-    for path, spec in engines.items():
-        with blocks.route(spec.title, path):
+        for path, spec in engines.items():
+            _turn_to(blocks, path, spec.title)
             _tab(spec)(panel, spec)
-    for path, (word, build) in others.items():
-        with blocks.route(word, path):
+        for path, (word, build) in others.items():
+            _turn_to(blocks, path, word)
             build(panel)
     blocks.queue(default_concurrency_limit=16)
     return blocks
+
+
+def _turn_to(blocks: gr.Blocks, path: str, title: str) -> None:
+    """What follows belongs to this page.
+
+    `with blocks.route(title, path)` would make Gradio's whole web application anew for each page, a second in all.
+    """
+    name = path.strip("/")
+    blocks.pages.append((name, title, True))
+    blocks.current_page = name
 
 
 def _tab(spec: EngineSpec) -> Any:

@@ -43,12 +43,20 @@ class Pool:
 
 
 @torch.no_grad()
-def fill(path: Path, vae: AutoencoderKL, first_seed: int, count: int, side: int = 96, batch: int = 32) -> None:
+def fill(
+    path: Path,
+    vae: AutoencoderKL,
+    first_seed: int,
+    count: int,
+    two: float = 0.5,  # share of pictures with two objects
+    side: int = 96,  # pixels
+    batch: int = 32,
+) -> None:
     """Render and encode the scenes `first_seed ...`; writes one shard (tensors and truths), the tensors last."""
     shift, scale = vae.config.shift_factor, vae.config.scaling_factor
     latents, layouts, truths = [], [], []
     for start in range(first_seed, first_seed + count, batch):
-        scenes = [sample_scene(seed) for seed in range(start, min(start + batch, first_seed + count))]
+        scenes = [sample_scene(seed, two=two) for seed in range(start, min(start + batch, first_seed + count))]
         mean = vae.encode(to_tensor(np.stack([render(scene, side) for scene in scenes]))).latent_dist.mean
         latents.append(((mean - shift) * scale).half().contiguous())
         layouts.append(torch.from_numpy(np.stack([layout(scene, side // 8) for scene in scenes])).half())

@@ -31,8 +31,9 @@ TEXT_WIDTH = 64
 WORLD_SEED = 100_000_000  # first seed of the training pictures; tests and reports use small seeds
 VAE_SEED = 50_000_000  # first seed of the pictures the latent space is measured on
 VAE_SECONDS = 720.0
-SHARDS, SHARD = 2, 24_000  # encoded pictures
-RECIPE = Recipe(steps=4600, batch=48, cooldown=1340, time_mean=0.5, time_std=1.15)
+SHARDS, SHARD = 4, 24_000  # encoded pictures
+TWO = 0.65  # share of them with two objects, which are harder to learn than one
+RECIPE = Recipe(steps=7750, batch=48, cooldown=2700, time_mean=0.5, time_std=1.15)
 
 
 def build_transformer() -> FluxTransformer2DModel:
@@ -187,5 +188,5 @@ def _pool(folder: Path, trained: AutoencoderKL, resume: bool, log: Callable[[str
     for index, path in enumerate(shards):
         if not (resume and path.exists()):
             log(f"encoding pictures, part {index + 1} of {SHARDS}")
-            fill(path, trained, WORLD_SEED + index * 1_000_000, SHARD)
+            fill(path, trained, WORLD_SEED + index * 1_000_000, SHARD, two=TWO)
     return shards

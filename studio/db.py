@@ -175,7 +175,10 @@ class Database:
     def _turn(self) -> Iterator[None]:
         """Wait for the writers of other processes, looking often: SQLite looks ever more seldom, and some starve."""
         if self._turns is None:
-            self._turns = os.open(self._lock_path("turn"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                self._turns = os.open(self._lock_path("turn"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except OSError as error:
+                raise StoreUnavailable(*_SENTENCES[sqlite3.SQLITE_CANTOPEN]) from error
         end = time.monotonic() + self._busy_s
         while not _locked(self._turns):
             if time.monotonic() > end:
