@@ -56,6 +56,7 @@ ENGINE_DEPENDENCIES = {
 IDEA_DEPENDENCIES = {"torch", "triton", "numpy", "einops"}
 IDEAS = {
     "ultraimage": {"frequency", "concentration", "guidance", "schedule", "dype"},
+    "ultravico": {"decay", "rope", "geometry", "pattern", "norepeat"},
 }
 
 

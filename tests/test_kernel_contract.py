@@ -24,7 +24,7 @@ def cases() -> list[pytest.param]:
             path, id=f"{path.parent.name}-{path.stem}-{number}" if number else f"{path.parent.name}-{path.stem}"
         )
         for number, folder in enumerate(FOLDERS)
-        for name in engines.NAMES
+        for name in engines.KERNELS
         for path in sorted((folder / name).glob("*.npz"))
     ]
 
@@ -50,5 +50,5 @@ def test_kernel(path: Path):
 
 
 def test_every_engine_has_cases():
-    for name in engines.NAMES:
+    for name in engines.KERNELS:
         assert list((FOLDERS[0] / name).glob("*.npz")), f"{name} has no numeric cases"
