@@ -1,0 +1,1 @@
+"""RID: portraits protected against personalisation in one forward pass."""

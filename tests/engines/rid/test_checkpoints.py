@@ -1,0 +1,77 @@
+"""Checkpoints: converted once with their budget, and refused with a sentence where something is wrong."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from engines.rid.checkpoints import budget_of_name, convert, load
+from studio.errors import InvalidInput
+from tests.engines.rid.test_defender import pictures, trained
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Path:
+    path = tmp_path / "ASDS-eps-8_255.bin"
+    torch.save(trained().float().state_dict(), path)
+    return path
+
+
+def test_a_published_file_is_converted_and_loads(published: Path, tmp_path: Path):
+    target = tmp_path / "eight.safetensors"
+    told = convert(published, target, num_heads=3)
+    assert told.eps == 8 / 255
+    assert target.stat().st_size < 0.8 * published.stat().st_size
+    defender, whole = load(target), trained().float()
+    whole.eps = 8 / 255
+    with torch.no_grad():
+        torch.testing.assert_close(defender(pictures().float()), whole(pictures().float()), atol=1e-5, rtol=0)
+
+
+class Attack:
+    def __reduce__(self):
+        return os.system, ("echo attacked",)
+
+
+def test_code_in_a_checkpoint_never_runs(tmp_path: Path, capfd):
+    path = tmp_path / "ASDS-eps-8_255.bin"
+    torch.save({"pos_embed": Attack()}, path)
+    with pytest.raises(InvalidInput, match="something other than weights"):
+        convert(path, tmp_path / "out.safetensors")
+    assert "attacked" not in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda state: state.pop("final_layer.linear.bias"), "lacks 1"),
+        (lambda state: state.update({"extra": torch.zeros(1)}), "has besides 1"),
+        (lambda state: state.update({"blocks.1.attn.qkv.bias": torch.zeros(3)}), "another shape"),
+        (lambda state: state.pop("pos_embed"), "not the weights of a defender"),
+        (lambda state: state.update({"note": "hello"}), "no plain table"),
+    ],
+)
+def test_other_weights_are_refused(change, says: str, tmp_path: Path):
+    state = trained().float().state_dict()
+    change(state)
+    torch.save(state, tmp_path / "ASDS-eps-6_255.bin")
+    with pytest.raises(InvalidInput, match=says):
+        convert(tmp_path / "ASDS-eps-6_255.bin", tmp_path / "out.safetensors", num_heads=3)
+
+
+def test_damaged_files_are_refused(published: Path, tmp_path: Path):
+    cut = tmp_path / "ASDS-eps-12_255.bin"
+    cut.write_bytes(published.read_bytes()[:1000])
+    with pytest.raises(InvalidInput, match="damaged"):
+        convert(cut, tmp_path / "out.safetensors")
+    with pytest.raises(InvalidInput, match="cannot be read"):
+        load(published)
+
+
+def test_the_budget_must_be_known():
+    assert budget_of_name("ASDS-onlysds-eps12_255.bin") == 12 / 255
+    with pytest.raises(InvalidInput, match="which budget"):
+        budget_of_name("noise_model_modules.bin")

@@ -1,0 +1,65 @@
+"""The numbers: identity, distribution, visibility, naturalness."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from engines.rid.portrait import jpeg_roundtrip
+from engines.rid.quality import brisque, frechet_distance, identity_metrics, visibility_metrics
+
+
+def test_identity_ignores_scale_and_undetected_faces():
+    rng = np.random.default_rng(0)
+    faces, references = rng.normal(size=(5, 8)), rng.normal(size=(3, 8))
+    seen = np.array([True, True, False, True, False])
+    ism, failure = identity_metrics(faces, seen, references)
+    assert failure == pytest.approx(0.4)
+    faces[~seen] = 1e9
+    assert identity_metrics(faces * 7, seen, references)[0] == pytest.approx(ism)
+    assert identity_metrics(np.tile(references.mean(0), (2, 1)), np.ones(2, bool), references)[0] == pytest.approx(1)
+    none, failure = identity_metrics(faces, np.zeros(5, bool), references)
+    assert math.isnan(none)
+    assert failure == 1
+
+
+def test_the_distance_of_known_gaussians():
+    rng = np.random.default_rng(0)
+    one = rng.normal(size=(20_000, 3))
+    assert frechet_distance(one, one) == pytest.approx(0, abs=1e-9)
+    assert frechet_distance(one, 2 * one + [3, 0, 0]) == pytest.approx(9 + 3, rel=0.03)
+
+
+def test_visibility_counts_grey_levels():
+    clean = np.full((4, 4, 3), 100, np.uint8)
+    changed = clean.copy()
+    changed[0, 0, 0] = 94
+    largest, mean, psnr = visibility_metrics(clean, changed)
+    assert (largest, mean) == (6, 6 / 48)
+    assert psnr == pytest.approx(10 * math.log10(255**2 / (36 / 48)))
+    assert visibility_metrics(clean, clean)[2] == math.inf
+
+
+def natural(side: int = 128) -> np.ndarray:
+    """A picture with the spectrum of natural ones, amplitude 1 / frequency."""
+    rng = np.random.default_rng(0)
+    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(side), np.fft.fftfreq(side)))
+    frequency[0, 0] = 1
+    waves = np.fft.ifft2(np.fft.fft2(rng.normal(size=(side, side))) / frequency).real
+    grey = (128 + 45 * waves / waves.std()).clip(0, 255).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, -1)
+
+
+def test_noise_and_blocks_look_less_natural_than_the_picture():
+    picture = natural()
+    noise = np.random.default_rng(1).normal(scale=40, size=picture.shape)
+    noisy = (picture + noise).clip(0, 255).astype(np.uint8)
+    assert brisque(noisy)[1] > brisque(picture)[1] + 5
+    assert brisque(jpeg_roundtrip(picture, 8))[1] > brisque(picture)[1] + 5
+
+
+def test_a_flat_picture_has_nothing_to_measure():
+    with pytest.raises(ValueError, match="no texture"):
+        brisque(np.zeros((32, 32, 3), np.uint8))
