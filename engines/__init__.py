@@ -9,7 +9,12 @@ if TYPE_CHECKING:
     from studio.contract import EngineSpec, Run
 
 NAMES = ("ultraimage",)  # those with a page
-KERNELS = (*NAMES, "ultravico", "rid")  # those whose numbers are tested; the others still lack their page
+KERNELS = (
+    *NAMES,
+    "ultravico",
+    "rid",
+    "prolificdreamer",
+)  # those whose numbers are tested; the others still lack their page
 
 
 def load_spec(name: str) -> EngineSpec:

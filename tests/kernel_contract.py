@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.kernels import rid, ultraimage, ultravico
+from tests.kernels import prolificdreamer, rid, ultraimage, ultravico
 from tests.kernels.adapters import Adapter
 
-CASES: dict[str, Adapter] = {**ultraimage.CASES, **ultravico.CASES, **rid.CASES}
+CASES: dict[str, Adapter] = {**ultraimage.CASES, **ultravico.CASES, **rid.CASES, **prolificdreamer.CASES}

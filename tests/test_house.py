@@ -57,6 +57,7 @@ IDEA_DEPENDENCIES = {"torch", "triton", "numpy", "einops"}
 IDEAS = {
     "ultraimage": {"frequency", "concentration", "guidance", "schedule", "dype"},
     "ultravico": {"decay", "rope", "geometry", "pattern", "norepeat"},
+    "prolificdreamer": {"vsd", "schedules", "cameras", "hashgrid", "volume", "tetrahedra"},
     "rid": {"defender", "adv_sds", "attacks", "jpeg"},
 }
 

@@ -1,1 +1,1 @@
-"""What three engines or more use. Empty until a third user appears."""
+"""What three engines or more use."""

@@ -1,0 +1,1 @@
+"""ProlificDreamer: text to 3D by variational score distillation."""

@@ -1,0 +1,90 @@
+"""The multiresolution hash grid (Mueller et al. 2022) in plain PyTorch: all corners of all levels in one gather."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from functools import cache
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+PRIMES = (1, 2_654_435_761, 805_459_861)
+WORD = 0xFFFFFFFF  # hashes are 32 bits wide
+
+
+def hash_grid_layout(
+    num_levels: int = 16,
+    base_resolution: int = 16,
+    desired_resolution: int | None = 2048,
+    log2_hashmap_size: int = 19,
+    align_corners: bool = False,
+    per_level_scale: float | None = None,  # None: so that the last level has the desired resolution
+    dim: int = 3,
+) -> tuple[Tensor, float]:  # int32 [L + 1], growth of the resolution from level to level
+    """Where each level's rows begin in the table, and the growth b. Rows are a multiple of 8."""
+    growth = 2.0 if per_level_scale is None else per_level_scale
+    if desired_resolution is not None:
+        growth = 2 ** (math.log2(desired_resolution / base_resolution) / (num_levels - 1))
+    offsets = [0]
+    for level in range(num_levels):
+        resolution = math.ceil(base_resolution * growth**level)
+        rows = min(2**log2_hashmap_size, (resolution if align_corners else resolution + 1) ** dim)
+        offsets.append(offsets[-1] + math.ceil(rows / 8) * 8)
+    return torch.tensor(offsets, dtype=torch.int32), growth
+
+
+def hash_grid_encode(
+    x01: Tensor,  # [N, D] in [0, 1]
+    table: Tensor,  # [rows, F]
+    offsets: Tensor,  # int [L + 1]
+    per_level_scale: float,
+    base_resolution: int,
+    *,
+    align_corners: bool = False,
+    interpolation: Literal["linear", "smoothstep"] = "smoothstep",
+) -> Tensor:  # [N, L F], level by level
+    """Interpolated features of every level. Points outside the unit cube give zeros and no gradients."""
+    count, dim = x01.shape
+    scales, sizes, hashed = _levels(tuple(offsets.tolist()), per_level_scale, base_resolution, align_corners, dim)
+    device = x01.device
+    scale = torch.tensor(scales, dtype=x01.dtype, device=device)[:, None]  # [L, 1]
+    inside = ((x01 >= 0) & (x01 <= 1)).all(dim=-1, keepdim=True)
+    x = torch.where(inside, x01, torch.zeros_like(x01))
+    at = x[:, None] * scale + (0.0 if align_corners else 0.5)  # [N, L, D]
+    cell = at.detach().floor()
+    share = at - cell
+    if interpolation == "smoothstep":
+        share = share.square() * (3 - 2 * share)
+    corner = torch.tensor(list(itertools.product((0, 1), repeat=dim)), device=device)  # [2^D, D]
+    weight = torch.where(corner.bool(), share[:, :, None], 1 - share[:, :, None]).prod(dim=-1)  # [N, L, 2^D]
+    vertex = cell.long()[:, :, None] + corner
+    rows = _rows(vertex, offsets.to(device).long(), sizes, hashed)
+    features = (weight[..., None] * table[rows.flatten()].view(*rows.shape, -1)).sum(dim=2)  # [N, L, F]
+    return torch.where(inside, features.flatten(1), torch.zeros((), dtype=features.dtype, device=device))
+
+
+@cache
+def _levels(
+    offsets: tuple[int, ...], growth: float, base: int, align_corners: bool, dim: int
+) -> tuple[list[float], list[int], list[bool]]:
+    """Scale in float32, vertices an axis, and whether a level is hashed, of each level."""
+    rows = np.diff(offsets)
+    logarithm = np.log2(np.float32(growth)).astype(np.float32)
+    scales = [float(np.exp2(np.float32(n) * logarithm) * np.float32(base) - np.float32(1)) for n in range(len(rows))]
+    sizes = [math.ceil(scale) + (1 if align_corners else 2) for scale in scales]
+    return scales, sizes, [size**dim > int(count) for size, count in zip(sizes, rows, strict=True)]
+
+
+def _rows(vertex: Tensor, offsets: Tensor, sizes: list[int], hashed: list[bool]) -> Tensor:
+    """The table's row of every vertex [N, L, 2^D, D]."""
+    dim, device = vertex.shape[-1], vertex.device
+    steps = torch.tensor([[size**axis for axis in range(dim)] for size in sizes], device=device)  # [L, D]
+    dense = (vertex * steps[:, None]).sum(dim=-1)
+    mixed = torch.zeros_like(dense)
+    for axis in range(dim):
+        mixed = mixed ^ (vertex[..., axis] * PRIMES[axis] & WORD)
+    index = torch.where(torch.tensor(hashed, device=device)[:, None], mixed, dense)
+    return index % (offsets[1:] - offsets[:-1])[:, None] + offsets[:-1, None]
