@@ -1,0 +1,105 @@
+"""Sphere tracing of toys in batches: where rays meet a surface, and how light falls there.
+
+All in the frame of the toy, which stands on y = FLOOR; points and directions are [3, M]. Rays that pass a surface
+within a pixel count as partly covered, which smooths outlines without more rays. Only what is still on its way is
+evaluated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pocket.sdf import length
+from pocket.toys import FLOOR
+
+Distance = Callable[[Tensor], Tensor]  # [3, M] -> [M]
+
+STEPS = 40  # of a ray at most
+CLOSE = 1e-3  # distance that counts as a hit
+CAREFUL = 0.95  # share of the distance that is walked, for solids that are not exact
+EDGE = 0.75  # pixels beside a surface over which an outline fades
+SLANT = 2e-3  # for differences across a surface
+CORNERS = ((1, -1, -1), (-1, -1, 1), (-1, 1, -1), (1, 1, 1))  # of a tetrahedron
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Rays that meet a surface, by their index."""
+
+    index: Tensor  # int64 [M]
+    t: Tensor  # [M], distance along the ray
+    cover: Tensor  # [M], in (0, 1]; below 1 at outlines
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:  # [3, M] twice -> [M]
+    """The scalar product."""
+    return (a * b).sum(dim=0)
+
+
+def unit(a: Tensor) -> Tensor:  # [3, M]
+    """The direction of each vector."""
+    return a / length(*a).clamp(min=1e-12)
+
+
+def ball(o: Tensor, d: Tensor, radius: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Which rays meet the ball around the origin, and where they enter and leave it."""
+    towards = -dot(o, d)
+    off = dot(o, o) - towards.square()
+    half = (radius**2 - off).clamp(min=0).sqrt()
+    return off < radius**2, (towards - half).clamp(min=0), towards + half
+
+
+def march(distance: Distance, o: Tensor, d: Tensor, fixed: Tensor, growing: Tensor, radius: float) -> Crossing:
+    """Follow rays [3, R] to the surface; `fixed` + t `growing` is the size of a pixel along each ray [R]."""
+    meets, enter, leave = ball(o, d, radius)
+    index = meets.nonzero()[:, 0]
+    start, along, t, far = o[:, index], d[:, index], enter[index], leave[index]
+    fixed, growing = fixed[index], growing[index]
+    best, best_t = torch.full_like(t, torch.inf), t.clone()  # of the rays that are on their way
+    hits: list[tuple[Tensor, Tensor]] = []
+    passed: list[tuple[Tensor, Tensor, Tensor]] = []
+    for step in range(STEPS):
+        value = distance(start + t * along)
+        pixels = value / (fixed + t * growing)
+        nearer = pixels < best
+        best, best_t = torch.where(nearer, pixels, best), torch.where(nearer, t, best_t)
+        hit = value < CLOSE
+        hits.append((index[hit], t[hit]))
+        t = t + CAREFUL * value
+        gone = ~hit & (t >= far) if step < STEPS - 1 else ~hit
+        near = gone & (best < EDGE)
+        passed.append((index[near], best_t[near], best[near]))
+        going = ~(hit | gone)
+        if not going.any():
+            break
+        index, t, far, best, best_t = index[going], t[going], far[going], best[going], best_t[going]
+        start, along, fixed, growing = start[:, going], along[:, going], fixed[going], growing[going]
+    met, at = (torch.cat(parts) for parts in zip(*hits, strict=True))
+    beside, where, by = (torch.cat(parts) for parts in zip(*passed, strict=True))
+    cover = torch.cat([torch.ones_like(at), 1 - by.clamp(min=0) / EDGE])
+    return Crossing(torch.cat([met, beside]), torch.cat([at, where]), cover)
+
+
+def normals(distance: Distance, p: Tensor) -> Tensor:  # [3, M], unit
+    """The direction in which the distance grows, by differences to the corners of a tetrahedron."""
+    corners = p.new_tensor(CORNERS)[:, :, None]
+    return unit(sum(distance(p + SLANT * corner) * corner for corner in corners))
+
+
+def openness(distance: Distance, p: Tensor, normal: Tensor) -> Tensor:  # [M] in [0, 1]
+    """How much of the sky a surface sees, by one look along its normal, its contact with the floor included."""
+    reach = 0.15
+    free = torch.minimum(distance(p + reach * normal), p[1] + reach * normal[1] - FLOOR + 0.05)
+    return (0.35 + 0.65 * free / reach).clamp(0, 1)
+
+
+def lit(distance: Distance, p: Tensor, light: Tensor, taps: tuple[float, ...] = (0.08, 0.2, 0.42, 0.8)) -> Tensor:
+    """How much of a soft light [3, M] (unit, towards it) reaches points [3, M], in [0, 1]."""
+    free = torch.ones_like(p[0])
+    for reach in taps:
+        free = torch.minimum(free, 0.5 + 2.5 * distance(p + reach * light) / reach)
+    return free.clamp(0, 1)
