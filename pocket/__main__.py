@@ -4,28 +4,53 @@ from __future__ import annotations
 
 import argparse
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-MODELS = ("ultraimage",)
+
+
+def ultraimage(work: Path, out: Path, resume: bool) -> None:
+    """The image transformer, and the judge of its pictures."""
+    from pocket import ultraimage as recipe
+
+    recipe.train_everything(work, out, resume)
+
+
+def text2image(work: Path, out: Path, resume: bool) -> None:
+    """The text-to-image model of the world of toys, or its surrogate."""
+    from pocket import text2image as recipe
+
+    recipe.train_everything(out.name, work, out, resume)
+
+
+def ultravico(work: Path, out: Path, resume: bool) -> None:
+    """The video transformer."""
+    from pocket import ultravico as recipe
+
+    recipe.train_everything(work, out, resume)
+
+
+RECIPES: dict[str, Callable[[Path, Path, bool], None]] = {
+    "ultraimage": ultraimage,
+    "text2image": text2image,
+    "text2image_b": text2image,
+    "ultravico": ultravico,
+}
 
 
 def main() -> None:
-    """Read the command line and run one recipe."""
+    """Read the command line and run one recipe, or all of them in order."""
     parser = argparse.ArgumentParser(prog="python -m pocket", description=__doc__)
-    parser.add_argument("model", nargs="?", choices=MODELS, default="ultraimage", help="which pocket model")
+    parser.add_argument("model", nargs="?", choices=tuple(RECIPES), help="which pocket model (default: all)")
     parser.add_argument("--resume", action="store_true", help="go on where an interrupted run stopped")
-    parser.add_argument("--out", type=Path, help="where the model goes (default: assets/pocket/MODEL)")
-    parser.add_argument("--work", type=Path, help="scratch folder for checkpoints (default: runs/MODEL)")
+    parser.add_argument("--out", type=Path, help="where the models go (default: assets/pocket)")
+    parser.add_argument("--work", type=Path, help="scratch folder for checkpoints (default: runs)")
     options = parser.parse_args()
     warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
-    from pocket import ultraimage
-
-    ultraimage.train_everything(
-        options.work or ROOT / "runs" / options.model,
-        options.out or ROOT / "assets" / "pocket" / options.model,
-        options.resume,
-    )
+    out, work = options.out or ROOT / "assets" / "pocket", options.work or ROOT / "runs"
+    for name in [options.model] if options.model else RECIPES:
+        RECIPES[name](work / name, out / name, options.resume)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeli
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
-from engines.ultraimage.train import FluxStudent, Recipe, load_average, train
+from engines.shared.training import Recipe, load_average, train
+from engines.ultraimage.train import Flow, FluxStudent, hidden
 from pocket import judge, tokenizer, vae
 from pocket.flatworld import LAYOUT, speak
 from pocket.grammar import write
@@ -33,7 +34,7 @@ VAE_SEED = 50_000_000  # first seed of the pictures the latent space is measured
 VAE_SECONDS = 720.0
 SHARDS, SHARD = 4, 24_000  # encoded pictures
 TWO = 0.65  # share of them with two objects, which are harder to learn than one
-RECIPE = Recipe(steps=7750, batch=48, cooldown=2700, time_mean=0.5, time_std=1.15)
+RECIPE = Recipe(steps=7750, batch=48, cooldown=2700)
 
 
 def build_transformer() -> FluxTransformer2DModel:
@@ -165,7 +166,7 @@ def train_everything(work: Path, out: Path, resume: bool, log: Callable[[str], N
     student = build_student(RECIPE.seed)
     resume = resume and (work / "flux" / "state.pt").exists()
     log(f"transformer: {RECIPE.steps} steps of {RECIPE.batch}; progress in {work / 'flux' / 'log.txt'}")
-    train(student, CaptionedLatents(shards), RECIPE, work / "flux", resume)
+    train(student, Flow(CaptionedLatents(shards)), RECIPE, work / "flux", hidden, resume)
     load_average(work / "flux", student)
     export(student, autoencoder, out)
     log(f"exported to {out}")

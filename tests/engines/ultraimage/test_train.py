@@ -1,8 +1,8 @@
-"""The training loop: it packs as the pipeline packs, learns, and resumes exactly."""
+"""Training UltraImage's transformer: it packs as the pipeline packs, and the loss is that of a straight flow."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -11,19 +11,8 @@ from diffusers import FluxPipeline, FluxTransformer2DModel
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
-from engines.ultraimage.train import (
-    FluxStudent,
-    Recipe,
-    flow_loss,
-    grid_ids,
-    load_average,
-    pack,
-    rate,
-    train,
-    unpack,
-)
-
-RECIPE = Recipe(steps=6, batch=8, warmup=2, cooldown=3, ema=0.5, bfloat16=False, save_seconds=0.0)
+from engines.shared.training import Recipe, train
+from engines.ultraimage.train import TIME_MEAN, Flow, FluxStudent, flow_loss, grid_ids, hidden, pack, unpack
 
 
 @dataclass
@@ -74,7 +63,7 @@ def test_a_perfect_velocity_costs_nothing():
         t = times[:, None, None, None]
         return (noised - latents) / t, layouts + 0.5  # (1 - t) x + t e - x = t (e - x)
 
-    velocity, misread = flow_loss(oracle, latents, tokens, layouts, RECIPE, torch.Generator().manual_seed(1))
+    velocity, misread = flow_loss(oracle, latents, tokens, layouts, torch.Generator().manual_seed(1))
     assert velocity < 1e-6
     assert misread == pytest.approx(0.25)
 
@@ -87,39 +76,25 @@ def test_times_lie_between_picture_and_noise():
         seen.append(times)
         return noised, layouts
 
-    flow_loss(spy, latents, tokens, layouts, RECIPE, torch.Generator().manual_seed(1))
+    flow_loss(spy, latents, tokens, layouts, torch.Generator().manual_seed(1))
     assert 0 < seen[0].min() < 0.3
     assert 0.9 < seen[0].max() < 1
-    assert seen[0].median().item() == pytest.approx(torch.sigmoid(torch.tensor(RECIPE.time_mean)).item(), abs=0.01)
+    assert seen[0].median().item() == pytest.approx(torch.sigmoid(torch.tensor(TIME_MEAN)).item(), abs=0.01)
 
 
-def test_the_rate_warms_up_and_falls_to_zero():
-    recipe = Recipe(steps=100, warmup=10, cooldown=40)
-    rates = [rate(step, recipe) for step in range(101)]
-    assert rates[0] == 0.1
-    assert rates[10:60] == [1.0] * 50
-    assert rates[80] == 0.5
-    assert rates[100] == 0.0
+def test_pictures_are_learned(tmp_path: Path):
+    recipe = Recipe(steps=40, batch=8, ranks=1, warmup=5, cooldown=20, ema=0.5, save_seconds=0.0)
+    train(student(), Flow(Stripes()), recipe, tmp_path, hidden)
+    lines = [line.split() for line in (tmp_path / "log.txt").read_text().splitlines()]
+    for place, name in ((2, "velocity"), (4, "layout")):
+        assert lines[0][place] == name
+        losses = [float(line[place + 1]) for line in lines]
+        assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
 
 
-def test_two_processes_learn(tmp_path: Path):
-    train(student(), Stripes(), replace(RECIPE, steps=40, warmup=5, cooldown=20), tmp_path)
-    lines = (tmp_path / "log.txt").read_text().splitlines()
-    losses = [float(line.split()[3]) for line in lines]
-    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
-    misread = [float(line.split()[5]) for line in lines]
-    assert sum(misread[-5:]) < 0.7 * sum(misread[:5])
-    assert lines[-1].startswith("step 40 ")
-
-
-def test_a_resumed_run_repeats_an_undisturbed_one(tmp_path: Path):
-    alone = replace(RECIPE, ranks=1)
-    train(student(), Stripes(), alone, tmp_path / "whole")
-    train(student(), Stripes(), alone, tmp_path / "parts", until=3)
-    train(student(seed=1), Stripes(), alone, tmp_path / "parts", resume=True)  # the checkpoint decides, not the seed
-    results = []
-    for name in ("whole", "parts"):
-        learned = student()
-        assert load_average(tmp_path / name, learned) == RECIPE.steps
-        results.append(torch.cat([weight.flatten() for weight in learned.parameters()]))
-    assert torch.equal(*results)
+def test_matrices_of_blocks_are_for_muon():
+    chosen = [name for name, weight in student().named_parameters() if hidden(name, weight)]
+    assert any("single_transformer_blocks" in name for name in chosen)
+    assert not any(
+        part in name for name in chosen for part in ("clip.", "t5.", "embedder", "proj_out.bias", "reader")
+    )

@@ -1,0 +1,222 @@
+"""Training a small model on any machine with a few cores: the loop, its optimisers, its checkpoints.
+
+Data parallel without a network: every process holds the whole model, gradients meet in shared memory. All randomness
+of step s on rank r comes from (seed, s, r), so that a resumed run repeats an undisturbed one exactly. What is learned
+comes in as a `Task`; this module knows no model, no data and no loss.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what a run computes, beside its task."""
+
+    seed: int = 7
+    steps: int = 6000
+    batch: int = 32  # over all ranks
+    ranks: int = 2
+    muon_rate: float = 0.02  # hidden matrices
+    adam_rate: float = 2e-3  # everything else
+    warmup: int = 100
+    cooldown: int = 1500  # the last steps, over which the rate falls linearly to zero
+    ema: float = 0.9985
+    save_seconds: float = 120.0
+
+
+class Task(Protocol):
+    """What is learned. Handed to other processes, so it should hold paths rather than tensors until it is used."""
+
+    def __call__(self, student: nn.Module, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Named losses of `count` examples, weighted; their sum is minimised."""
+        ...
+
+
+Hidden = Callable[[str, Tensor], bool]  # (name, weight) -> whether the weight is a hidden matrix, for Muon
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose steps are made orthogonal (Jordan et al. 2024), over all dimensions but the first as one.
+
+    As `torch.optim.Muon`, which takes matrices alone and iterates in bfloat16: on a processor without bfloat16
+    units that costs twelve times as much as float32 does.
+    """
+
+    COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+
+    def __init__(self, weights: list[nn.Parameter], lr: float, momentum: float = 0.95, decay: float = 0.01) -> None:
+        super().__init__(weights, {"lr": lr, "momentum": momentum, "decay": decay})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is None:
+                    continue
+                state = self.state[weight]
+                mean = state.setdefault("momentum", torch.zeros_like(weight))
+                mean.lerp_(weight.grad, 1 - group["momentum"])
+                ahead = weight.grad.lerp(mean, group["momentum"]).flatten(1)  # Nesterov
+                scale = max(1.0, ahead.shape[0] / ahead.shape[1]) ** 0.5
+                weight.mul_(1 - group["lr"] * group["decay"])
+                weight.add_(self.orthogonal(ahead).view_as(weight), alpha=-group["lr"] * scale)
+
+    @classmethod
+    def orthogonal(cls, matrix: Tensor, iterations: int = 4) -> Tensor:  # [m, n]
+        """The matrix with all singular values near 1, by Newton-Schulz iteration."""
+        a, b, c = cls.COEFFICIENTS
+        x = matrix / (matrix.norm() + 1e-7)
+        wide = x.T if x.shape[0] > x.shape[1] else x
+        for _ in range(iterations):
+            gram = wide @ wide.T
+            wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
+        return wide.T if x.shape[0] > x.shape[1] else wide
+
+
+def optimisers(student: nn.Module, recipe: Recipe, hidden: Hidden) -> list[torch.optim.Optimizer]:
+    """Muon for hidden matrices and kernels, AdamW for embeddings, biases, norms and outputs."""
+    matrices, rest = [], []
+    for name, weight in student.named_parameters():
+        (matrices if hidden(name, weight) else rest).append(weight)
+    adam = torch.optim.AdamW(rest, lr=recipe.adam_rate, betas=(0.9, 0.98), weight_decay=0.0)
+    return [Muon(matrices, recipe.muon_rate), adam] if matrices else [adam]
+
+
+def rate(step: int, recipe: Recipe) -> float:
+    """Warm up, stay, fall linearly to zero: the flat part can be prolonged without having known how long."""
+    fall = min(1.0, (recipe.steps - step) / recipe.cooldown)
+    return min(1.0, (step + 1) / recipe.warmup) * fall
+
+
+def train(
+    student: nn.Module,
+    task: Task,
+    recipe: Recipe,
+    folder: Path,
+    hidden: Hidden,
+    resume: bool = False,
+    until: int | None = None,  # stop early at this step, as if interrupted just after a checkpoint
+) -> None:
+    """Run to `recipe.steps`; checkpoints and `log.txt` go to `folder`, the newest state is `state.pt`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    student.share_memory()  # rank 0 starts from these weights, the others copy them
+    size = sum(weight.numel() for weight in student.parameters())
+    shared = torch.zeros(recipe.ranks, size).share_memory_()
+    barrier = mp.get_context("spawn").Barrier(recipe.ranks)
+    last = min(until or recipe.steps, recipe.steps)
+    arguments = (student, task, recipe, folder, hidden, resume, last, shared, barrier)
+    if recipe.ranks == 1:
+        _learn(0, *arguments)
+    else:
+        mp.start_processes(_rank, args=arguments, nprocs=recipe.ranks, start_method="spawn")
+
+
+def _rank(rank: int, *arguments: Any) -> None:
+    """One process among several uses one core."""
+    torch.set_num_threads(1)
+    _learn(rank, *arguments)
+
+
+def _learn(
+    rank: int,
+    source: nn.Module,
+    task: Task,
+    recipe: Recipe,
+    folder: Path,
+    hidden: Hidden,
+    resume: bool,
+    last: int,
+    shared: Tensor,  # [ranks, parameters], where gradients meet
+    barrier: Barrier,
+) -> None:
+    """One rank: its share of every batch, the mean gradient, the same step as everybody."""
+    student = copy.deepcopy(source).train()  # parameters in shared memory must not be trained by two processes
+    weights = list(student.parameters())
+    optimiser, average = optimisers(student, recipe, hidden), [weight.detach().clone() for weight in weights]
+    base = [group["lr"] for part in optimiser for group in part.param_groups]
+    step = _restore(folder, student, average, optimiser) if resume else 0
+    begun, saved, trace = time.monotonic(), time.monotonic(), []
+    while step < last:
+        generator = torch.Generator().manual_seed((recipe.seed * 1_000_003 + step) * 64 + rank)
+        losses = task(student, recipe.batch // recipe.ranks, generator)
+        torch.stack(list(losses.values())).sum().backward()
+        trace.append({name: value.detach() for name, value in losses.items()})
+        _mean_gradient(weights, shared, rank, barrier)
+        for group, start in zip((g for part in optimiser for g in part.param_groups), base, strict=True):
+            group["lr"] = start * rate(step, recipe)
+        for part in optimiser:
+            part.step()
+            part.zero_grad(set_to_none=True)
+        step += 1
+        torch._foreach_lerp_(average, weights, 1 - min(recipe.ema, (1 + step) / (10 + step)))
+        due = time.monotonic() - saved > recipe.save_seconds or step == last
+        if rank == 0 and due:
+            _save(folder, student, average, optimiser, step)
+            means = {name: torch.stack([entry[name] for entry in trace]).mean().item() for name in trace[0]}
+            line = " ".join(f"{name} {value:.5f}" for name, value in means.items())
+            spent = time.monotonic() - begun
+            with (folder / "log.txt").open("a") as log:
+                log.write(f"step {step} {line} rate {rate(step, recipe):.3f} ")
+                log.write(f"samples {step * recipe.batch} seconds {spent:.0f}\n")
+            saved, trace = time.monotonic(), []
+
+
+@torch.no_grad()
+def _mean_gradient(weights: list[nn.Parameter], shared: Tensor, rank: int, barrier: Barrier) -> None:
+    """Average gradients over ranks through shared memory [ranks, size], then clip their norm to 1."""
+    torch.cat([_gradient(weight).flatten() for weight in weights], out=shared[rank])
+    barrier.wait()
+    flat = shared.mean(0)
+    barrier.wait()  # nobody may write the next gradient before everybody has read this one
+    flat *= min(1.0, 1.0 / (flat.norm().item() + 1e-6))
+    start = 0
+    for weight in weights:
+        weight.grad = flat[start : start + weight.numel()].view_as(weight)
+        start += weight.numel()
+
+
+def _gradient(weight: nn.Parameter) -> Tensor:
+    return weight.grad if weight.grad is not None else torch.zeros_like(weight)
+
+
+def _save(folder: Path, student: nn.Module, average: list[Tensor], optimiser: list, step: int) -> None:
+    """Everything a resumed run needs; written beside and renamed, so that a crash leaves the old one."""
+    state = {
+        "step": step,
+        "weights": student.state_dict(),
+        "average": average,
+        "optimisers": [part.state_dict() for part in optimiser],
+    }
+    torch.save(state, folder / "state.tmp")
+    (folder / "state.tmp").replace(folder / "state.pt")
+
+
+def _restore(folder: Path, student: nn.Module, average: list[Tensor], optimiser: list) -> int:
+    state = torch.load(folder / "state.pt", weights_only=True)
+    student.load_state_dict(state["weights"])
+    for mine, stored in zip(average, state["average"], strict=True):
+        mine.copy_(stored)
+    for part, stored in zip(optimiser, state["optimisers"], strict=True):
+        part.load_state_dict(stored)
+    return state["step"]
+
+
+def load_average(folder: Path, student: nn.Module) -> int:
+    """Put the averaged weights of the newest checkpoint into `student`; returns the step."""
+    state = torch.load(folder / "state.pt", weights_only=True)
+    with torch.no_grad():
+        for weight, mean in zip(student.parameters(), state["average"], strict=True):
+            weight.copy_(mean)
+    return state["step"]

@@ -1,0 +1,1 @@
+"""Text to image: the pocket model that several methods stand on, as a method of its own."""
