@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from engines.shared.training import Recipe, load_average, train
 from pocket.clips import SIDE, render, sample
 
-FRAMES, CROP = 9, 24  # of a training crop
-RECIPE = Recipe(steps=1600, batch=8, ranks=1, muon_rate=0.02, adam_rate=2e-3, warmup=30, cooldown=1000, ema=0.995)
+# Frames and pixels of training crops: short ones show more, long ones forbid colours to drift.
+SHAPES = ((9, 24), (29, 16), (69, 12))
+RECIPE = Recipe(steps=2600, batch=8, ranks=1, muon_rate=0.02, adam_rate=2e-3, warmup=30, cooldown=800, ema=0.995)
 KL_WEIGHT = 1e-4  # per latent element
 LATENT_NOISE = 0.1  # added before decoding: what a small transformer generates is never exact
 TINT_WEIGHT = 2.0  # on 8x8 means: walls differ by a few levels
@@ -62,19 +63,20 @@ def loss(vae: AutoencoderKLWan, clips: Tensor, generator: torch.Generator) -> Te
     return F.l1_loss(decoded, clips) + TINT_WEIGHT * tint + KL_WEIGHT * divergence
 
 
-def crops(count: int, seed: int) -> np.ndarray:  # uint8 [count, FRAMES, CROP, CROP, 3]
+def crops(count: int, seed: int) -> np.ndarray:  # uint8 [count, T, S, S, 3], T and S one of SHAPES
     """Crops of clips, four of five with the object in them at the middle frame."""
     rng = np.random.default_rng(seed)
+    frames, size = SHAPES[rng.integers(len(SHAPES))]
     cut = []
     for _ in range(count):
-        clip = render(sample(rng), FRAMES)
-        saturated = np.ptp(clip[FRAMES // 2].astype(int), axis=-1) > 100
-        row, column = rng.integers(0, SIDE - CROP + 1, 2)
+        clip = render(sample(rng), frames)
+        saturated = np.ptp(clip[frames // 2].astype(int), axis=-1) > 100
+        row, column = rng.integers(0, SIDE - size + 1, 2)
         if rng.random() < 0.8 and saturated.any():
             places = np.argwhere(saturated)
             place = places[rng.integers(len(places))]
-            row, column = np.clip(place - rng.integers(2, CROP - 2, 2), 0, SIDE - CROP)
-        cut.append(clip[:, row : row + CROP, column : column + CROP])
+            row, column = np.clip(place - rng.integers(2, size - 2, 2), 0, SIDE - size)
+        cut.append(clip[:, row : row + size, column : column + size])
     return np.stack(cut)
 
 

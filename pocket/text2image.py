@@ -205,6 +205,12 @@ def _pool(folder: Path, resume: bool, log: Callable[[str], None]) -> list[Path]:
 
 
 def _autoencoder(folder: Path, shards: list[Path], resume: bool, log: Callable[[str], None]) -> AutoencoderKL:
+    if resume and (folder / "polished" / "config.json").exists():
+        return AutoencoderKL.from_pretrained(folder / "polished").eval()
     if resume and (folder / "vae" / "config.json").exists():
-        return AutoencoderKL.from_pretrained(folder / "vae").eval()
-    return toyvae.make(folder, shards[:3], resume, log)
+        made = AutoencoderKL.from_pretrained(folder / "vae")
+    else:
+        made = toyvae.make(folder, shards[:3], resume, log)
+    toyvae.polish(made, folder / "polish", shards, resume, log)
+    made.save_pretrained(folder / "polished")
+    return made.eval()

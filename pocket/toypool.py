@@ -44,7 +44,7 @@ class Pool:
     @cached_property
     def spread(self) -> Tensor:  # float32 [LAYOUT, 1, 1]
         """The deviation of every channel of the layouts."""
-        return self.layouts[:2000].float().std((0, 2, 3))[:, None, None]
+        return self.layouts[:2000].float().std((0, 2, 3))[:, None, None].clamp(min=1e-3)
 
 
 def layout(view: View) -> Tensor:  # float32 [B, LAYOUT, CELLS, CELLS]

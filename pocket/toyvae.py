@@ -24,6 +24,10 @@ WHOLE = 0.2  # share of the steps that see whole pictures, a quarter as many
 RECIPE = Recipe(steps=2600, batch=16, ranks=1, muon_rate=0.02, adam_rate=2e-3, warmup=30, cooldown=1600, ema=0.995)
 
 
+POLISH = Recipe(steps=2400, batch=16, ranks=1, muon_rate=0.01, adam_rate=1e-3, warmup=30, cooldown=2000, ema=0.995)
+POLISH_NOISE = 0.03  # in the latents
+
+
 def build() -> AutoencoderKL:
     """The untrained autoencoder: 0.65 million parameters, no attention, four latent channels.
 
@@ -67,12 +71,34 @@ class Reconstructing:
             self.pictures[index, :, row : row + side, column : column + side]
             for index, (row, column) in zip(chosen.tolist(), corners, strict=True)
         ]
-        return {"loss": loss(student, to_tensor(torch.stack(some)), generator)}
+        return {"loss": self.lose(student, to_tensor(torch.stack(some)), generator)}
+
+    def lose(self, student: nn.Module, pictures: Tensor, generator: torch.Generator) -> Tensor:  # [B, 3, S, S]
+        """How wrong the pictures come back."""
+        return loss(student, pictures, generator)
+
+
+@dataclass
+class Polishing(Reconstructing):
+    """The task of the decoder alone: squared error, nearly clean latents."""
+
+    def lose(self, student: nn.Module, pictures: Tensor, generator: torch.Generator) -> Tensor:
+        """Ten times the mean squared error and the absolute error."""
+        with torch.no_grad():
+            latents = student.encode(pictures).latent_dist.mean
+        latents = latents + POLISH_NOISE * torch.randn(latents.shape, generator=generator)
+        error = student.decode(latents).sample - pictures
+        return 10 * error.square().mean() + error.abs().mean()
 
 
 def hidden(name: str, weight: Tensor) -> bool:
     """Kernels between the first and the last convolution of each half."""
     return weight.ndim == 4 and not any(part in name for part in ("conv_in", "conv_out"))
+
+
+def hidden_of_decoder(name: str, weight: Tensor) -> bool:
+    """The same in the decoder alone: Muon's decay would wear down an encoder that is to stay what it is."""
+    return name.startswith("decoder.") and hidden(name, weight)
 
 
 def make(folder: Path, shards: list[Path], resume: bool, log: Callable[[str], None]) -> AutoencoderKL:
@@ -86,6 +112,14 @@ def make(folder: Path, shards: list[Path], resume: bool, log: Callable[[str], No
     log(f"autoencoder: {psnr(vae, held[:512]).mean():.2f} dB on pictures it has not seen")
     vae.save_pretrained(folder / "vae")
     return vae
+
+
+def polish(vae: AutoencoderKL, folder: Path, shards: list[Path], resume: bool, log: Callable[[str], None]) -> None:
+    """Go on with the decoder, while a model of the latents may already be learning: they stay what they are."""
+    vae.encoder.requires_grad_(False)
+    train(vae, Polishing(shards[:-1]), POLISH, folder, hidden_of_decoder, resume and (folder / "state.pt").exists())
+    load_average(folder, vae)
+    log(f"autoencoder, polished: {psnr(vae.eval(), toypool.load(shards[-1:]).pictures[:512]).mean():.2f} dB")
 
 
 @torch.no_grad()

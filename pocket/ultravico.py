@@ -142,7 +142,7 @@ class CaptionedClips:
         spoken = [clips.write(clips.speak(self.truths[index], rng)) for index in chosen]
         tokens, mask = encode_captions(["" if rng.random() < DROP else caption for caption in spoken])
         which = torch.from_numpy(chosen)
-        spread = self.tensors["layouts"][:500].float().std((0, 2, 3, 4))[:, None, None, None]
+        spread = self.tensors["layouts"][:500].float().std((0, 2, 3, 4))[:, None, None, None].clamp(min=1e-3)
         return self.tensors["latents"][which].float(), tokens, mask, self.tensors["layouts"][which].float() / spread
 
 

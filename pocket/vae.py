@@ -65,7 +65,7 @@ def loss(vae: AutoencoderKL, pictures: Tensor, generator: torch.Generator) -> Te
     """L1 + 3 L1 of local means + 0.2 (1 - SSIM) + a little KL."""
     posterior = vae.encode(pictures).latent_dist
     spread = (posterior.var + LATENT_NOISE**2).sqrt()
-    decoded = vae.decode(posterior.mean + spread * torch.randn(spread.shape, generator=generator)).sample.float()
+    decoded = vae.decode(posterior.mean + spread * torch.randn(spread.shape, generator=generator)).sample
     divergence = posterior.kl().mean() / posterior.mean[0].numel()
     detail = F.l1_loss(decoded, pictures) + 0.2 * (1 - structural_similarity(decoded, pictures))
     tint = F.l1_loss(F.avg_pool2d(decoded, 8), F.avg_pool2d(pictures, 8))
@@ -92,8 +92,7 @@ def train(
     while (done := (time.monotonic() - start) / seconds) < 1:
         rate = 3e-3 * min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * done))
         optimiser.param_groups[0]["lr"] = rate
-        with torch.autocast("cpu", torch.bfloat16):
-            value = loss(vae, to_tensor(_crops(gallery, batch, rng)), generator)
+        value = loss(vae, to_tensor(_crops(gallery, batch, rng)), generator)
         value.backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimiser.step()

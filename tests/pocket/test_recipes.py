@@ -1,0 +1,137 @@
+"""The recipes of text to image and of video: what is built loads in the library's pipelines, and batches are true."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline, WanPipeline
+
+from engines.shared.training import Recipe, train
+from engines.text2image.train import Denoising, alphas_cumprod, denoising_loss
+from engines.ultravico import train as video
+from pocket import clipvae, text2image, toypool, toyvae, ultravico
+from pocket.toypool import WITHHELD, speak, training_scene
+from pocket.toys import KINDS
+from pocket.wording import write
+
+SMALL = (16, 24, 32)
+
+
+@pytest.fixture(scope="module")
+def toys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("toys")
+    toypool.fill(folder / "0.safetensors", 100, 12, batch=5)
+    torch.manual_seed(0)
+    text2image.encode(folder / "0.safetensors", folder / "latents.safetensors", toyvae.build().eval())
+    return folder / "0.safetensors", folder / "latents.safetensors"
+
+
+@pytest.fixture(scope="module")
+def clip_shard(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("clips") / "0.safetensors"
+    torch.manual_seed(0)
+    autoencoder = clipvae.build().eval()
+    clipvae.calibrate(autoencoder, 200, count=2, frames=9)
+    ultravico.fill(path, autoencoder, 100, 3, batch=2)
+    return path
+
+
+def test_withheld_pairs_are_never_shown_and_every_kind_has_one():
+    assert {kind for kind, _ in WITHHELD} == set(KINDS)
+    assert len(WITHHELD) == len(KINDS)
+    assert not {(scene.kind, scene.colour) for scene in map(training_scene, range(600))} & WITHHELD
+
+
+def test_a_pool_holds_what_was_rendered(toys: tuple[Path, Path]):
+    pool = toypool.load([toys[0]])
+    assert pool.pictures.shape == (12, 3, 64, 64)
+    assert pool.layouts.shape == (12, toypool.LAYOUT, 8, 8)
+    assert pool.truths == tuple(training_scene(seed).truth for seed in range(100, 112))
+    covered = pool.layouts[:, 0].float()
+    assert covered.amax((1, 2)).min() > 0.5, "every picture shows a toy"
+    rng = np.random.default_rng(0)
+    assert all(speak(truth, rng).kind == truth.kind for truth in pool.truths)
+
+
+def test_batches_are_the_same_for_the_same_generator(toys: tuple[Path, Path], clip_shard: Path):
+    for batches in (text2image.CaptionedLatents([toys[0]], [toys[1]]), ultravico.CaptionedClips([clip_shard])):
+        one, again, other = (batches.draw(4, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+        assert all(torch.equal(a, b) for a, b in zip(one, again, strict=True))
+        assert not torch.equal(one[0], other[0])
+        assert one[1].max() < text2image.VOCABULARY
+
+
+def test_a_perfect_guess_of_the_noise_costs_nothing():
+    latents, layouts = torch.randn(8, 4, 16, 16), torch.randn(8, 3, 8, 8)
+
+    def oracle(noised: torch.Tensor, steps: torch.Tensor, _tokens: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        kept = alphas_cumprod()[steps][:, None, None, None]
+        return (noised - kept.sqrt() * latents) / (1 - kept).sqrt(), layouts + 0.5
+
+    noise, layout = denoising_loss(
+        oracle, latents, torch.zeros(8, 4).long(), layouts, torch.Generator().manual_seed(0)
+    )
+    assert noise < 1e-4
+    assert layout == pytest.approx(0.25)
+
+
+def test_a_perfect_velocity_costs_nothing():
+    latents, layouts = torch.randn(4, 4, 3, 8, 8), torch.randn(4, 2, 3, 2, 2)
+
+    def oracle(noised: torch.Tensor, times: torch.Tensor, *_text: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (noised - latents) / times[:, None, None, None, None], layouts
+
+    tokens = torch.zeros(4, 4).long()
+    loss = video.flow_loss(oracle, latents, tokens, tokens, layouts, torch.Generator().manual_seed(0))
+    assert sum(loss) < 1e-6
+
+
+def test_the_schedule_is_stable_diffusions():
+    pipeline = text2image.assemble(text2image.build_student(SMALL, 0), toyvae.build())
+    torch.testing.assert_close(alphas_cumprod(), pipeline.scheduler.alphas_cumprod)
+
+
+def test_a_small_model_learns_loads_and_draws(toys: tuple[Path, Path], tmp_path: Path):
+    student = text2image.build_student(SMALL, 0)
+    task = Denoising(text2image.CaptionedLatents([toys[0]], [toys[1]]))
+    recipe = Recipe(steps=3, batch=4, ranks=1, warmup=1, cooldown=1, save_seconds=0.0)
+    train(student, task, recipe, tmp_path / "work", text2image.hidden)
+    assert (tmp_path / "work" / "log.txt").read_text().count("noise") == 3
+    text2image.export(student, toyvae.build(), tmp_path / "model")
+    pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "model")
+    pipeline.set_progress_bar_config(disable=True)
+    prompt = write(training_scene(1).truth)
+    picture = pipeline(prompt, num_inference_steps=2, output_type="np", height=64, width=64).images
+    assert picture.shape == (1, 64, 64, 3)
+    assert np.isfinite(picture).all()
+
+
+def test_the_video_model_loads_and_draws(clip_shard: Path, tmp_path: Path):
+    student = ultravico.build_student(0)
+    task = video.Flow(ultravico.CaptionedClips([clip_shard]))
+    losses = task(student, 2, torch.Generator().manual_seed(0))
+    assert all(torch.isfinite(value) and value > 0 for value in losses.values())
+    ultravico.export(student, clipvae.build(), tmp_path)
+    pipeline = WanPipeline.from_pretrained(tmp_path)
+    pipeline.set_progress_bar_config(disable=True)
+    clip = pipeline(
+        "a red ball moving right",
+        height=64,
+        width=64,
+        num_frames=9,
+        num_inference_steps=2,
+        guidance_scale=1.0,
+        max_sequence_length=pipeline.tokenizer.model_max_length,
+        output_type="np",
+    ).frames
+    assert clip.shape == (1, 9, 64, 64, 3)
+    assert np.isfinite(clip).all()
+    tokens, mask = ultravico.encode_captions(["a red ball", ""])
+    mine = student.embed(tokens, mask)
+    theirs, _ = pipeline.encode_prompt(
+        ["a red ball", ""], do_classifier_free_guidance=False, max_sequence_length=ultravico.LENGTH
+    )
+    torch.testing.assert_close(mine, theirs, atol=2e-2, rtol=2e-2)
