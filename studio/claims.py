@@ -43,7 +43,7 @@ class Claims:
         """The next job for `worker`, now running and leased to it, or None. Takes over expired leases first."""
         with self._db.transaction(lasting=False) as connection:
             now = self._clock()
-            for lost in _select(connection, "state = 'running' AND lease_until <= ?", now):
+            for lost in _running(connection, "lease_until <= ?", now):
                 self._take_back(connection, lost, now)
             if connection.execute("SELECT paused FROM queue").fetchone()["paused"]:
                 return None
@@ -152,18 +152,13 @@ class Claims:
         """The worker's process is known to be dead: take all its jobs back at once; returns them as they are now."""
         with self._db.transaction(lasting=False) as connection:
             now = self._clock()
-            lost = _select(connection, "state = 'running' AND worker = ?", worker)
+            lost = _running(connection, "worker = ?", worker)
             return [self._take_back(connection, job, now) for job in lost]
 
-    def overdue_cancels(self, grace_s: float) -> list[Job]:
-        """Running jobs whose cancel was asked for at least `grace_s` seconds ago: time to kill their workers."""
+    def cancelling(self) -> list[Job]:
+        """Running jobs that their owners want stopped."""
         with self._db.read() as connection:
-            last = self._clock() - grace_s
-            return _select(connection, "state = 'running' AND wish = 'cancel' AND wish_time <= ?", last)
-
-    def cancel_dead(self, job_id: str, worker: str) -> Job:
-        """After the kill: the job its owner wanted stopped is cancelled. Raises Conflict if lost or not wished."""
-        return self.finish_cancelled(job_id, worker)
+            return _running(connection, "wish = ?", "cancel")
 
     def _take_back(self, connection: sqlite3.Connection, job: Job, now: float) -> Job:
         """End an attempt whose worker fell silent: wish first, then another attempt, then failure."""
@@ -188,8 +183,11 @@ class Claims:
         return move(connection, job, "queued", now, "retry", told, attempts=attempts)
 
 
-def _select(connection: sqlite3.Connection, condition: str, value: Any) -> list[Job]:
-    rows = connection.execute(f"SELECT * FROM job WHERE {condition} ORDER BY seq", (value,)).fetchall()
+def _running(connection: sqlite3.Connection, condition: str, value: Any) -> list[Job]:
+    """Running jobs by a further condition, in order. Told nothing, the planner reads every job there ever was."""
+    rows = connection.execute(
+        f"SELECT * FROM job INDEXED BY job_leases WHERE state = 'running' AND {condition} ORDER BY +seq", (value,)
+    ).fetchall()
     return [load_job(row) for row in rows]
 
 

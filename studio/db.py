@@ -1,7 +1,7 @@
 """One SQLite file: WAL, transactions that take the write lock at once, numbered migrations.
 
 The only module that opens the store. It knows SQLite's errors and no table. A connection belongs to one thread and
-never crosses a fork. Writers take turns, threads at a lock and processes at a file, instead of polling the store.
+never crosses a fork. Writers take turns (studio.turns) instead of polling the store.
 """
 
 from __future__ import annotations
@@ -11,17 +11,15 @@ import os
 import sqlite3
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from studio.errors import StoreUnavailable
 from studio.migrations import MIGRATIONS
+from studio.turns import TooLong, Turns
 
 BUSY_S = 30.0  # seconds one process waits for another's transaction
-
-LOOK_S = 0.0003  # between two looks at whether another process is done
 
 # Connections opened before a fork: closing one in the child would tear the parent's log, so they are kept.
 _inherited: list[object] = []
@@ -36,43 +34,6 @@ _SENTENCES = {
     sqlite3.SQLITE_CORRUPT: ("The store is damaged.", "Restore atelier.db from a backup, or move it away."),
     sqlite3.SQLITE_NOTADB: ("atelier.db is not a store of Atelier.", "Move it away or choose another folder."),
 }
-
-
-class FairLock:
-    """A lock that is handed to whoever has waited longest; a thread that holds it may take it again."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._waiting: deque[tuple[int, threading.Lock]] = deque()
-        self._owner: int | None = None
-        self._depth = 0
-
-    @property
-    def waiting(self) -> int:
-        """How many threads stand in line."""
-        return len(self._waiting)
-
-    def __enter__(self) -> None:
-        me = threading.get_ident()
-        with self._guard:
-            if self._owner in (None, me):
-                self._owner, self._depth = me, self._depth + 1
-                return
-            gate = threading.Lock()
-            gate.acquire()
-            self._waiting.append((me, gate))
-        gate.acquire()  # until the one before hands over
-
-    def __exit__(self, *_: object) -> None:
-        with self._guard:
-            self._depth -= 1
-            if self._depth:
-                return
-            self._owner = None
-            if self._waiting:
-                self._owner, gate = self._waiting.popleft()
-                self._depth = 1
-                gate.release()
 
 
 @contextmanager
@@ -94,8 +55,6 @@ class Database:
     `clock` gives seconds since the epoch. `durable=False` skips the syncing of every commit, for tests and throw-away
     stores: a power cut may then lose or damage it.
     """
-
-    _turns: int | None  # descriptor of the file at which processes take turns
 
     def __init__(
         self,
@@ -144,7 +103,7 @@ class Database:
         Raises StoreUnavailable when the disk is full, read-only, damaged, or locked for too long.
         """
         connection = self.connect()
-        with self._writer, self._turn(), translated():
+        with self._turn(), translated():
             if self._durable and lasting != self._mine.lasting:
                 connection.execute(f"PRAGMA synchronous = {'FULL' if lasting else 'NORMAL'}")
                 self._mine.lasting = lasting
@@ -173,22 +132,12 @@ class Database:
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """Wait for the writers of other processes, looking often: SQLite looks ever more seldom, and some starve."""
-        if self._turns is None:
-            try:
-                self._turns = os.open(self._lock_path("turn"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            except OSError as error:
-                raise StoreUnavailable(*_SENTENCES[sqlite3.SQLITE_CANTOPEN]) from error
-        end = time.monotonic() + self._busy_s
-        while not _locked(self._turns):
-            if time.monotonic() > end:
-                raise StoreUnavailable(*_SENTENCES[sqlite3.SQLITE_BUSY])
-            time.sleep(LOOK_S)
+        """Wait for other writers in line: SQLite itself looks ever more seldom, and some starve."""
         try:
-            yield
-        finally:
-            fcntl.flock(self._turns, fcntl.LOCK_UN)
-            os.sched_yield()  # whoever has waited goes first
+            with self._turns.turn():
+                yield
+        except TooLong as error:
+            raise StoreUnavailable(*_SENTENCES[sqlite3.SQLITE_BUSY]) from error
 
     def _lock_path(self, what: str) -> Path:
         return self.path.with_name(f"{self.path.name}.{what}")
@@ -207,17 +156,14 @@ class Database:
                 connection.close()
             self._open.clear()
             self._mine = threading.local()
-            if self._turns is not None:
-                os.close(self._turns)
-                self._turns = None
+            self._turns.close()
 
     def _start(self) -> None:
         self._pid = os.getpid()
         self._mine = threading.local()
         self._open: list[tuple[threading.Thread, sqlite3.Connection]] = []
         self._lock = threading.Lock()
-        self._writer = FairLock()
-        self._turns = None
+        self._turns = Turns(self._lock_path("turn"), self._busy_s)
 
     def _close_dead_threads(self) -> None:
         for thread, connection in self._open:
@@ -256,12 +202,3 @@ class Database:
                     connection.execute(f"PRAGMA user_version = {number}")
         finally:
             os.close(lock)
-
-
-def _locked(descriptor: int) -> bool:
-    """Whether the file's lock could be taken now."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

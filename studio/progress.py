@@ -70,7 +70,7 @@ class Progress:
 
     def stages(self) -> list[dict[str, Any]]:
         """Name and seconds of each stage, in order; a stage is a run of reports with the same words."""
-        ends = [stage[1] for stage in self._stages[1:]] + [self._clock()]
+        ends = [*(stage[1] for stage in self._stages[1:]), self._clock()][: len(self._stages)]
         return [
             {"stage": stage[0], "seconds": round(end - stage[1], 3)}
             for stage, end in zip(self._stages, ends, strict=True)

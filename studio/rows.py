@@ -141,13 +141,13 @@ def move(
     columns["ended"] = now if to in FINAL else None
     assignments = ", ".join(f"{name} = ?" for name in columns)
     changed = connection.execute(
-        f"UPDATE job SET {assignments} WHERE id = ? AND state = ? AND worker IS ?",
+        f"UPDATE job SET {assignments} WHERE id = ? AND state = ? AND worker IS ? RETURNING *",
         (*columns.values(), job.id, job.state, job.worker),
-    )
-    if changed.rowcount != 1:
+    ).fetchall()
+    if not changed:
         raise Conflict(f"Job {job.id} has changed in the meantime.", "Look at it again and repeat the request.")
     append(connection, job.id, now, kind, payload or {})
-    return find(connection, job.id)
+    return load_job(changed[0])
 
 
 def refusal(job: Job, to: State) -> Conflict:

@@ -6,8 +6,8 @@ whose job must stop. So what it must guarantee is small:
 
 * Every device it was given has one living worker between `start` and `stop`; a worker that dies is replaced.
 * A dead worker's jobs are handed back (`Jobs.reclaim`) as soon as its death is certain, and never before.
-* A job whose cancel is overdue (`Jobs.overdue_cancels(settings.grace)`) is ended by force, and counts as cancelled
-  only once its process is dead.
+* A job that goes on for `settings.grace` seconds after its cancel (`Jobs.cancelling`) is ended by force, and counts
+  as cancelled only once its process is dead.
 * If the server itself dies, its workers end too, and what they still try to write is refused by their lost lease.
 * `wake` and `interrupt` are hints that save waiting; losing one costs at most a poll of the store.
 """

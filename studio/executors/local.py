@@ -32,7 +32,9 @@ log = logging.getLogger(__name__)
 PREFIX = "local-"  # of the workers an executor of this kind keeps; others may share the store
 YOUNG_S = 5.0  # a worker that dies before this age died of its start
 LONGEST_PAUSE_S = 30.0  # between restarts
-TERM_S = 1.0  # between the polite and the certain signal to a worker whose job must stop
+START_S = 120.0  # a worker may take to show itself for the first time: a busy machine loads slowly
+TERM_S = 0.5  # between the polite and the certain signal to a worker whose job must stop
+LOOK_S = 1.0  # longest pause between two looks at the store
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -48,11 +50,17 @@ class Seat:
     deaths: int = 0
     young_deaths: int = 0  # in a row
     due: float = 0.0  # monotonic seconds of the next start
+    sign: float | None = None  # its newest sign of life, as the store has it
+    signed: float = 0.0  # monotonic seconds at which that was new here
     ended: threading.Event = field(default_factory=threading.Event)  # the process is dead
 
 
 class LocalExecutor:
-    """Supervises the workers of one store. `clock` is the store's; pauses are counted on the monotonic clock."""
+    """Supervises the workers of one store. `clock` is the store's.
+
+    What it waits for is counted on the monotonic clock: a wall clock that is set, or a machine that slept, kills
+    nobody and spares nobody.
+    """
 
     def __init__(
         self,
@@ -64,6 +72,7 @@ class LocalExecutor:
         self._settings, self._clock, self._program = settings, clock, tuple(program)
         self._db: Database | None = None
         self._seats: list[Seat] = []
+        self._asked: dict[str, float] = {}  # job -> monotonic seconds at which its cancel was asked for
         self._lock = threading.Lock()  # guards seats' processes
         self._bell = threading.Event()
         self._stopping = threading.Event()
@@ -128,16 +137,17 @@ class LocalExecutor:
             self._bell.clear()
 
     def _tick(self) -> float:
-        """Seconds to the next look: soon enough for overdue cancels and restarts that are due."""
+        """Seconds to the next look: soon enough for cancels that become overdue and restarts that become due."""
         now = time.monotonic()
-        pauses = [seat.due - now for seat in self._seats if seat.process is None]
-        return max(0.01, min([1.0, max(0.05, self._settings.grace / 4), *pauses]))
+        starts = [seat.due for seat in self._seats if seat.process is None]
+        kills = [asked + self._settings.grace for asked in self._asked.values()]
+        return max(0.01, min([LOOK_S, *(moment - now for moment in (*starts, *kills))]))
 
     def _turn(self) -> None:
         for seat in self._seats:
             if seat.process is not None and seat.ended.is_set():
                 self._bury(seat)
-        overdue = {job.worker for job in self._jobs.overdue_cancels(self._settings.grace)} | self._silent()
+        overdue = self._overdue() | self._silent()
         late = [seat for seat in self._seats if seat.process is not None and seat.worker in overdue]
         if late:
             log.warning("killing %s: its job does not stop or it is silent", ", ".join(s.worker for s in late))
@@ -148,12 +158,30 @@ class LocalExecutor:
             if seat.process is None and time.monotonic() >= seat.due and not self._stopping.is_set():
                 self._launch(seat)
 
-    def _silent(self) -> set[str]:
+    def _overdue(self) -> set[str | None]:
+        """Workers of jobs that had their grace to stop and did not."""
+        now, wall = time.monotonic(), self._clock()
+        stopping = {job.id: job for job in self._jobs.cancelling()}
+        # The time of the wish counts only as far as a look may have been late: the wall clock may have been set.
+        late = {job_id: min(max(0.0, wall - (job.wish_time or wall)), LOOK_S) for job_id, job in stopping.items()}
+        self._asked = {job_id: self._asked.get(job_id, now - late[job_id]) for job_id in stopping}
+        grace = self._settings.grace
+        return {stopping[job_id].worker for job_id, asked in self._asked.items() if now - asked >= grace}
+
+    def _silent(self) -> set[str | None]:
         """Workers that gave no sign of life for two leases: native code holds their interpreter."""
-        before = self._clock() - 2 * self._settings.lease
-        seen = {row.id: row.seen for row in self._jobs.workers()}
-        living = (seat for seat in self._seats if seat.process is not None)
-        return {seat.worker for seat in living if max(seat.since, seen.get(seat.worker, 0.0)) < before}
+        now, seen = time.monotonic(), {row.id: row.seen for row in self._jobs.workers()}
+        silent: set[str | None] = set()
+        for seat in self._seats:
+            sign = seen.get(seat.worker)
+            if sign != seat.sign:
+                seat.sign, seat.signed = sign, now
+            patience = 2 * self._settings.lease
+            if sign is None:
+                patience = max(patience, START_S)
+            if seat.process is not None and now - max(seat.started, seat.signed) > patience:
+                silent.add(seat.worker)
+        return silent
 
     def _take_over(self) -> bool:
         """End what is left of an earlier server's workers and take their jobs back. We hold the store's lock."""
@@ -180,6 +208,7 @@ class LocalExecutor:
         os.set_blocking(process.stdin.fileno(), False)
         with self._lock:
             seat.process, seat.started, seat.since = process, time.monotonic(), self._clock()
+            seat.sign, seat.signed = None, seat.started
         watcher = threading.Thread(target=self._watch, args=(process, seat.ended), name="watcher", daemon=True)
         watcher.start()
 

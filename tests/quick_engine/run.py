@@ -46,6 +46,7 @@ def _steps(ctx: Context, params: QuickParams, weights: np.ndarray, number: int) 
             _wait(ctx, Path(params.barrier), params.deaf)
         if step == params.fault_at:
             _break(ctx, params)
+        time.sleep(params.pause)
         state = state + np.roll(state, step + 1, axis=step % 2) + np.uint8(1 if number else 3)
         if params.trace:
             with open(params.trace, "a") as file:

@@ -27,6 +27,9 @@ class QuickParams(Params):
     )
     barrier: str = Field("", title="Barrier", description="A file: the run waits at `hold_at` until it exists.")
     hold_at: int = Field(0, ge=0, title="Hold at", description="The step that waits for the barrier.")
+    pause: float = Field(
+        0.0, ge=0.0, le=1.0, title="Pause", description="How long a step waits.", json_schema_extra={"unit": "s"}
+    )
     deaf: bool = Field(False, title="Deaf", description="Do not look at wishes while waiting.")
     keep: bool = Field(True, title="Keep", description="Write a checkpoint after every step.")
     trace: str = Field("", title="Trace", description="A file to which every computed step is added.")

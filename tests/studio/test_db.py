@@ -11,12 +11,11 @@ from pathlib import Path
 import pytest
 
 from studio.claims import AGE_S
-from studio.db import Database, FairLock
+from studio.db import Database
 from studio.errors import StoreUnavailable
 from studio.jobs import Jobs
 from studio.migrations import MIGRATIONS
 from studio.settings import Settings
-from tests.waiting import until
 
 
 def write_version_1(path: Path) -> None:
@@ -214,24 +213,6 @@ def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StoreUnavailable, match="cannot be used"):
         Database(tmp_path / "file" / "atelier.db")
-
-
-def test_threads_are_served_in_the_order_they_came():
-    lock, served = FairLock(), []
-
-    def work(name: int) -> None:
-        with lock, lock:  # what one holds it may take again
-            served.append(name)
-
-    threads = [threading.Thread(target=work, args=(name,)) for name in range(6)]
-    with lock:
-        for count, thread in enumerate(threads, start=1):
-            thread.start()
-            until(lambda count=count: lock.waiting == count)
-        assert served == []
-    for thread in threads:
-        thread.join(60)
-    assert served == list(range(6))
 
 
 def test_what_need_not_last_is_seen_by_others_at_once(db: Database):

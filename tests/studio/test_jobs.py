@@ -52,7 +52,6 @@ VERBS: dict[str, tuple[str, Callable[[Jobs, str], object]]] = {
     "succeed": ("succeeded", lambda jobs, i: jobs.succeed(i, "w")),
     "fail": ("failed", lambda jobs, i: jobs.fail(i, "w", ERROR)),
     "finish_cancelled": ("cancelled", lambda jobs, i: jobs.finish_cancelled(i, "w")),
-    "cancel_dead": ("cancelled", lambda jobs, i: jobs.cancel_dead(i, "w")),
     "finish_paused": ("paused", lambda jobs, i: jobs.finish_paused(i, "w")),
     "release": ("queued", lambda jobs, i: jobs.release(i, "w")),
     "heartbeat": ("running", lambda jobs, i: jobs.heartbeat(i, "w")),
@@ -270,11 +269,9 @@ def test_cancel_of_a_running_job_is_a_wish_until_the_worker_obeys(jobs: Jobs, cl
     clock.advance(5)
     assert jobs.cancel(job.id) == asked  # asking again moves no deadline
     assert jobs.heartbeat(job.id, "w") == jobs.wish(job.id, "w") == "cancel"
-    assert jobs.overdue_cancels(6) == []
-    clock.advance(1)
-    assert [late.id for late in jobs.overdue_cancels(6)] == [job.id]
+    assert [(late.id, late.wish_time) for late in jobs.cancelling()] == [(job.id, clock.now - 5)]
     assert jobs.finish_cancelled(job.id, "w").state == "cancelled"
-    assert jobs.overdue_cancels(0) == []
+    assert jobs.cancelling() == []
 
 
 def test_a_job_that_succeeded_before_the_cancel_came_stays_succeeded(jobs: Jobs):
@@ -285,7 +282,7 @@ def test_a_job_that_succeeded_before_the_cancel_came_stays_succeeded(jobs: Jobs)
     with pytest.raises(Conflict, match="has succeeded"):
         jobs.cancel(job.id)
     with pytest.raises(Conflict):
-        jobs.cancel_dead(job.id, "w")
+        jobs.finish_cancelled(job.id, "w")
     assert jobs.get(job.id).state == "succeeded"
 
 
@@ -604,3 +601,26 @@ def test_cancel_racing_with_a_claim_has_one_outcome(db: Database, settings: Sett
         assert (after.state, after.wish) == (("running", "cancel") if got[0] else ("cancelled", ""))
         if got[0]:
             jobs.finish_cancelled(job.id, "w")
+
+
+def test_no_question_of_the_queue_reads_every_job(db: Database, jobs: Jobs):
+    asked: list[str] = []
+    db.connect().set_trace_callback(asked.append)
+    for number in range(3):
+        jobs.submit("e", {}, owner=f"owner{number}", model_key=f"m{number}")
+    job = jobs.claim("w", "cpu", ["m2"])
+    assert job is not None
+    jobs.heartbeat(job.id, "w")
+    jobs.progress(job.id, "w", {"step": 1})
+    jobs.set_plan(job.id, "w", "fast")
+    jobs.cancel(job.id)
+    jobs.cancelling()
+    jobs.reclaim("w")
+    jobs.position(jobs.submit("e", {}, owner="owner0").id)
+    db.connect().set_trace_callback(None)
+    questions = [text for text in dict.fromkeys(asked) if text.startswith(("SELECT", "UPDATE", "WITH", "INSERT"))]
+    assert len(questions) > 15
+    for text in questions:
+        plan = [row["detail"] for row in db.connect().execute(f"EXPLAIN QUERY PLAN {text}")]
+        scans = [step for step in plan if step.startswith(("SCAN job", "SCAN event")) and "job_leases" not in step]
+        assert not scans, f"{text}: {plan}"

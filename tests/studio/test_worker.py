@@ -186,6 +186,27 @@ def test_a_result_that_was_whole_when_the_worker_died_is_only_announced(shop: Sh
     assert shop.services.jobs.get(job_id).attempts == 2
 
 
+def test_a_worker_that_dies_before_the_manifest_leaves_only_that_to_do(shop: Shop):
+    trace = str(shop.folder / "trace")
+    job_id = shop.submit(steps=2, trace=trace)
+    write = shop.services.artifacts.write_manifest
+
+    class Died(BaseException):
+        pass
+
+    def die(*_: object) -> None:
+        raise Died
+
+    object.__setattr__(shop.services.artifacts, "write_manifest", die)
+    with pytest.raises(Died):
+        run_job(shop.claim(), shop.services, shop.bench)
+    object.__setattr__(shop.services.artifacts, "write_manifest", write)
+    shop.services.jobs.reclaim(WORKER)
+    assert run_job(shop.claim(), shop.services, shop.bench) == "succeeded"
+    assert len(shop.trace()) == 2, "nothing is computed again"
+    assert shop.services.artifacts.manifest(job_id)["stages"] == []
+
+
 def test_a_manifest_whose_files_are_gone_does_not_count(shop: Shop):
     job_id = shop.submit(steps=2)
     shop.services.artifacts.write_manifest(job_id, {"files": [{"sha256": "0" * 64}]})

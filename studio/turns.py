@@ -1,0 +1,146 @@
+"""Turns at something only one may do at a time, for threads and for processes, in the order they came.
+
+Threads queue at a lock. Processes draw numbers from a file; each holds the byte of its number until its turn is over
+and waits for the byte before its own, so nobody is overtaken and the kernel lets go of what a dead process held.
+A turn is a courtesy: what must not happen twice needs a lock of its own. Knows no store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+# Between two looks, growing from the first to the second. The kernel's own waiting has no limit of time.
+LOOK_S, LONGEST_LOOK_S = 0.0001, 0.0005
+
+FIRST = 8  # number 0 has this byte; those before it hold the number that was drawn last
+_OPEN_FILE_LOCKS = hasattr(fcntl, "F_OFD_SETLK")  # Linux; elsewhere whoever looks first is next
+
+
+class TooLong(TimeoutError):
+    """Others have had their turns for longer than this one would wait."""
+
+
+class FairLock:
+    """A lock that is handed to whoever has waited longest; a thread that holds it may take it again."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._waiting: deque[tuple[int, threading.Lock]] = deque()
+        self._owner: int | None = None
+        self._depth = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many threads stand in line."""
+        return len(self._waiting)
+
+    def __enter__(self) -> None:
+        me = threading.get_ident()
+        with self._guard:
+            if self._owner in (None, me):
+                self._owner, self._depth = me, self._depth + 1
+                return
+            gate = threading.Lock()
+            gate.acquire()
+            self._waiting.append((me, gate))
+        gate.acquire()  # until the one before hands over
+
+    def __exit__(self, *_: object) -> None:
+        with self._guard:
+            self._depth -= 1
+            if self._depth:
+                return
+            self._owner = None
+            if self._waiting:
+                self._owner, gate = self._waiting.popleft()
+                self._depth = 1
+                gate.release()
+
+
+class Turns:
+    """Turns among everybody who names the same file. Waits for other processes for `patience_s` seconds at most."""
+
+    def __init__(self, path: Path, patience_s: float) -> None:
+        self._path, self._patience_s = path, patience_s
+        self._threads = FairLock()
+        self._handle: int | None = None
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """What happens inside happens nowhere else, as far as this can be arranged. Raises TooLong."""
+        with self._threads, ExitStack() as leaving:
+            self._enter(leaving, time.monotonic() + self._patience_s)
+            yield
+
+    def close(self) -> None:
+        """Close the file; the next turn opens it anew."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+    def _enter(self, leaving: ExitStack, end: float) -> None:
+        """Wait until it is this process's turn, at most until `end` in monotonic seconds."""
+        try:
+            if self._handle is None:
+                self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            mine = _draw(self._handle, end) if _OPEN_FILE_LOCKS else 0
+        except TooLong:
+            raise
+        except OSError:
+            return  # a disk that takes no file or no number: then without an order
+        if _OPEN_FILE_LOCKS:
+            leaving.callback(_lock, self._handle, fcntl.F_UNLCK, mine - 1, 2)
+            _wait(partial(_lock, self._handle, fcntl.F_WRLCK, mine - 1), end)
+        else:
+            _wait(partial(_taken, self._handle), end)
+            leaving.callback(fcntl.flock, self._handle, fcntl.LOCK_UN)
+
+
+def _draw(handle: int, end: float) -> int:
+    """The byte of the next number, held. Raises TooLong, or OSError if the file cannot be written."""
+    _wait(lambda: _lock(handle, fcntl.F_WRLCK, 0), end)
+    try:
+        mine = int.from_bytes(os.pread(handle, FIRST, 0), "little") + 1
+        os.pwrite(handle, mine.to_bytes(FIRST, "little"), 0)
+        while not _lock(handle, fcntl.F_WRLCK, FIRST + mine):
+            mine += 1  # held by somebody who drew it before a power cut took the file back
+        return FIRST + mine
+    finally:
+        _lock(handle, fcntl.F_UNLCK, 0)
+
+
+def _lock(handle: int, kind: int, start: int, length: int = 1) -> bool:
+    """Take or give back bytes of the file for this open file; whether they could be taken now."""
+    request = struct.pack("hhqqi4x", kind, os.SEEK_SET, start, length, 0)  # struct flock
+    try:
+        fcntl.fcntl(handle, fcntl.F_OFD_SETLK, request)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _taken(handle: int) -> bool:
+    """Whether the whole file's lock could be taken now."""
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
+
+
+def _wait(condition: Callable[[], bool], end: float) -> None:
+    pause = LOOK_S
+    while not condition():
+        if time.monotonic() > end:
+            raise TooLong("Others have their turns for too long.")
+        time.sleep(pause)
+        pause = min(1.2 * pause, LONGEST_LOOK_S)
