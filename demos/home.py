@@ -17,6 +17,17 @@ if TYPE_CHECKING:
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "assets" / "examples"
 
+# kind of a result -> the viewer, and what stands in it for one file; as in studio/templates/outputs.html
+VIEWERS = {
+    "image": ("atelier-compare", '<img src="{url}" alt="{label}">'),
+    "video": (
+        "atelier-players",
+        '<video src="{url}" aria-label="{label}" controls loop muted playsinline preload="auto"></video>',
+    ),
+}
+
+BESIDES = ("poster", "plot", "sheet")  # roles of pictures that are not shown side by side
+
 # The other methods of the house, in the order of the plan; each leaves this list by getting an engine.
 COMING = {
     "prolificdreamer": ("ProlificDreamer", "From a sentence to a textured 3D object."),
@@ -70,13 +81,14 @@ def _example(name: str, spec: EngineSpec) -> str:
     if not manifest.is_file():
         return ""
     told: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))["jobs"][0]
-    figures = "".join(_figure(spec, item) for item in told["files"] if item["kind"] == "image")
+    viewers = "".join(_viewer(spec, kind, told["files"]) for kind in VIEWERS)
     params = told["params"]
     said = f"“{params['prompt']}”, seed {params['seed']}" if "prompt" in params else f"seed {params['seed']}"
-    numbers = "; ".join(_label(item) + _measured(spec, item.get("metrics", {})) for item in told["files"])
+    measured = [item for item in told["files"] if item.get("metrics")]
+    numbers = "; ".join(_label(item) + _measured(spec, item["metrics"]) for item in measured)
     return (
-        f'<figure class="shown"><atelier-compare>{figures}</atelier-compare>'
-        f"<figcaption>{escape(spec.title)}: {escape(said)}. {escape(numbers)}. Drag the divider. "
+        f'<figure class="shown">{viewers}'
+        f"<figcaption>{escape(spec.title)}: {escape(said)}. {escape(numbers)}. "
         f'<a href="/atelier/examples/{name}/manifest.json">Manifest</a></figcaption></figure>'
     )
 
@@ -86,12 +98,20 @@ def _label(item: dict[str, Any]) -> str:
     return str(attributes.get("title") or attributes.get("method") or item["name"])
 
 
-def _figure(spec: EngineSpec, item: dict[str, Any]) -> str:
-    label, role = _label(item), str(item.get("attributes", {}).get("role", ""))
+def _viewer(spec: EngineSpec, kind: str, files: list[dict[str, Any]]) -> str:
+    """The results of one kind in their viewer; nothing without any."""
+    tag, inner = VIEWERS[kind]
+    kept = [item for item in files if item["kind"] == kind and item.get("attributes", {}).get("role") not in BESIDES]
+    figures = "".join(_figure(spec, item, inner) for item in kept)
+    return f"<{tag}>{figures}</{tag}>" if figures else ""
+
+
+def _figure(spec: EngineSpec, item: dict[str, Any], inner: str) -> str:
+    label, attributes = escape(_label(item)), item.get("attributes", {})
+    shown = inner.format(url=f"/atelier/examples/{spec.name}/{escape(item['file'])}", label=label)
     return (
-        f'<figure data-label="{escape(label)}" data-role="{escape(role)}">'
-        f'<img src="/atelier/examples/{spec.name}/{escape(item["file"])}" alt="{escape(label)}">'
-        f"<figcaption>{escape(label)}</figcaption></figure>"
+        f'<figure data-label="{label}" data-role="{escape(str(attributes.get("role", "")))}" '
+        f'data-fps="{escape(str(attributes.get("fps", "")))}">{shown}<figcaption>{label}</figcaption></figure>'
     )
 
 

@@ -17,6 +17,7 @@ from starlette.responses import HTMLResponse, Response
 from studio.api_results import manifest_of, preview_of
 from studio.api_schema import JobId, Owner
 from studio.errors import AtelierError, NotFound
+from studio.exhibits import cover, exhibits, numbers_under, seed_of, seeds_of
 from studio.rows import FINAL, Job
 from studio.services import Services
 from studio.views import Links, job_view, metric_rows, shown_bytes, shown_seconds, shown_value, spec_of
@@ -40,6 +41,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= {"bytes": shown_bytes, "seconds": shown_seconds, "value": shown_value, "date": shown_date}
+    made.filters |= {"cover": cover, "seed_of": seed_of, "seeds_of": seeds_of}
     return made
 
 
@@ -83,12 +85,15 @@ class Pages:
 
     def _about(self, job: Job, links: Links) -> dict[str, Any]:
         view, spec = job_view(self.services, job, links), spec_of(self.services, job.engine)
+        rows = metric_rows(view, spec)
         owner = None if links.token else job.owner
         shares = self.services.shares.for_job(job.id, owner) if owner else []
         return {
             "job": view,
             "spec": spec,
-            "rows": metric_rows(view, spec),
+            "rows": rows,
+            "shown": exhibits(view["outputs"]),
+            "numbers": numbers_under(rows, view["outputs"]),
             "fields": parameter_rows(job, spec),
             "shares": [share.token for share in shares],
             "guest": bool(links.token),

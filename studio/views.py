@@ -13,11 +13,11 @@ from urllib.parse import quote
 
 from studio.contract import EngineSpec, Metric
 from studio.errors import NotFound
+from studio.exhibits import in_order
 from studio.jobs import Job
 from studio.services import Services
 
 OPEN = ("queued", "running", "paused")
-ROLES = ("baseline", "ablation", "method")  # the order in which results stand side by side
 WORDS = {
     "queued": "waiting",
     "running": "running",
@@ -70,8 +70,7 @@ class Links:
 def job_view(services: Services, job: Job, links: Links) -> dict[str, Any]:
     """Everything a page or a program shows of `job`."""
     spec = spec_of(services, job.engine)
-    outputs = [output_view(output, links) for output in services.artifacts.outputs(job.id)]
-    outputs.sort(key=lambda item: ROLES.index(item["role"]) if item["role"] in ROLES else len(ROLES))
+    outputs = in_order(output_view(output, links) for output in services.artifacts.outputs(job.id))
     finished = job.state == "succeeded"
     return {
         "id": job.id if not links.token else None,
@@ -162,7 +161,8 @@ def metric_rows(view: Mapping[str, Any], spec: EngineSpec | None) -> list[dict[s
         values = [item["metrics"].get(name) for item in shown]
         best = _best(values, about.better)
         cells = [{"text": shown_value(value), "best": value is not None and value == best} for value in values]
-        rows.append({"title": about.title, "help": about.help, "unit": about.unit, "cells": cells})
+        told = {"title": about.title, "help": about.help, "unit": about.unit, "better": about.better}
+        rows.append({**told, "cells": cells})
     return rows
 
 

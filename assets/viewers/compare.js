@@ -6,17 +6,10 @@
  * Keys: divider with Left/Right/Home/End; on the picture + - 0 (fit) 1 (one pixel to one) and arrows to move.
  */
 
+import { button, clamp, controls, fullScreenButton, make } from "./parts.js";
+
 const SHEET = new CSSStyleSheet();
 SHEET.replaceSync(`
-  :host { display: block; color: var(--ink, #1c2024); }
-  .bar { display: flex; flex-wrap: wrap; gap: .4rem; align-items: center; margin-bottom: .5rem; font-size: .85rem; }
-  .bar .space { flex: 1; }
-  button, select {
-    font: inherit; color: inherit; background: var(--raised, #fff); border: 1px solid var(--line, #d8d5cc);
-    border-radius: .45rem; padding: .28rem .6rem; min-height: 2rem; max-width: 100%; cursor: pointer;
-  }
-  button:hover { border-color: var(--accent, #1f6f6b); }
-  :focus-visible { outline: 3px solid var(--focus, #2b7fff); outline-offset: 2px; }
   .zoom { min-width: 3.6em; text-align: center; font-variant-numeric: tabular-nums; color: var(--quiet, #5c6369); }
   .stage {
     position: relative; overflow: hidden; width: 100%; margin: 0 auto; border-radius: .6rem; user-select: none;
@@ -25,7 +18,6 @@ SHEET.replaceSync(`
   .stage.zoomed { touch-action: none; cursor: grab; }
   .stage.held { cursor: grabbing; }
   .stage.single { cursor: default; }
-  :host(:fullscreen) { background: var(--paper, #faf9f6); padding: 1rem; box-sizing: border-box; overflow: auto; }
   .layer { position: absolute; inset: 0; overflow: hidden; }
   .layer img { position: absolute; left: 0; top: 0; transform-origin: 0 0; max-width: none; display: block; }
   .layer img.pixels { image-rendering: pixelated; }
@@ -41,23 +33,10 @@ SHEET.replaceSync(`
     background: rgb(16 20 24 / .72); font-size: .8rem; pointer-events: none; overflow: hidden;
     text-overflow: ellipsis; white-space: nowrap; }
   .tag.left { left: .5rem; } .tag.right { right: .5rem; }
-  .broken { padding: 1rem; } [hidden] { display: none !important; }
+  .broken { padding: 1rem; }
 `);
 
-const FULL_SCREEN = `<svg width="14" height="14" viewBox="0 0 14 14" aria-hidden="true" fill="none"
-  stroke="currentColor" stroke-width="1.8"><path d="M1 5V1h4M9 1h4v4M13 9v4H9M5 13H1V9"/></svg>`;
 const MOST_ZOOM = 32;
-const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
-
-function make(tag, properties = {}, children = []) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(properties)) {
-    if (name in made && name !== "role") made[name] = value;
-    else made.setAttribute(name, value);
-  }
-  made.append(...children);
-  return made;
-}
 
 class Compare extends HTMLElement {
   connectedCallback() {
@@ -69,7 +48,7 @@ class Compare extends HTMLElement {
       role: figure.dataset.role,
     }));
     if (!this.pictures.length) return;
-    this.attachShadow({ mode: "open" }).adoptedStyleSheets = [SHEET];
+    this.attachShadow({ mode: "open" }).adoptedStyleSheets = [controls, SHEET];
     this.split = 0.5;
     this.fitted = true;
     this.pointers = new Map();
@@ -110,8 +89,6 @@ class Compare extends HTMLElement {
   }
 
   toolbar() {
-    const button = (text, label, act) => make("button", { type: "button", textContent: text, title: label,
-      "aria-label": label, onclick: act });
     const bar = make("div", { className: "bar" });
     if (this.pictures.length > 2) {
       this.choices = ["Left picture", "Right picture"].map((label, side) => make("select", {
@@ -119,14 +96,11 @@ class Compare extends HTMLElement {
       }, this.pictures.map((picture) => make("option", { textContent: picture.label }))));
       bar.append(this.choices[0], this.choices[1]);
     }
-    const full = button("", "Full screen", () =>
-      document.fullscreenElement ? document.exitFullscreen() : this.requestFullscreen());
     bar.append(make("span", { className: "space" }), this.zoomed,
       button("−", "Zoom out", () => this.zoom(1 / 1.5)), button("+", "Zoom in", () => this.zoom(1.5)),
       button("Fit", "Fit the picture", () => this.fit()),
-      button("1:1", "One picture element to one of the screen", () => this.exact()));
-    full.innerHTML = FULL_SCREEN;
-    if (document.fullscreenEnabled) bar.append(full);
+      button("1:1", "One picture element to one of the screen", () => this.exact()),
+      ...fullScreenButton(this));
     return bar;
   }
 

@@ -3,6 +3,7 @@
  * <atelier-job job="..."> shows a job inside a tab, in a shadow root, so that the tab's framework leaves it alone.
  */
 import "./compare.js";
+import "./players.js";
 import { act, houseStyle, keepFocus } from "./house.js";
 
 const PAUSE_MS = { running: 600, queued: 1200, paused: 3000 };

@@ -2,10 +2,13 @@
  * in it is moving, with an optional search field and choice of method (attribute engines: "name=Title, ...").
  */
 import { act, houseStyle, keepFocus } from "./house.js";
+import { keepPixels } from "./parts.js";
 
 const LOOK_MS = 1500;
 const REST_MS = 10000;
 const TYPING_MS = 300;
+
+const shownScale = (media) => media.clientWidth / (media.naturalWidth || media.videoWidth || 1);
 
 class List extends HTMLElement {
   connectedCallback() {
@@ -20,6 +23,9 @@ class List extends HTMLElement {
       const more = event.target.closest("[data-more]");
       if (more) this.more(more);
     });
+    for (const event of ["load", "loadedmetadata"]) {
+      this.pages.addEventListener(event, ({ target }) => keepPixels(target, shownScale(target)), true);
+    }
     this.wake = () => document.hidden || this.look();
     document.addEventListener("visibilitychange", this.wake);
     this.look();

@@ -68,3 +68,13 @@ def held_quick(page: Page, gate: Path, **values: object) -> str:
     run(page)
     expect(page.locator("[data-part=message]")).to_have_text("Step 1")
     return job_in(page)
+
+
+def finished_job(page: Page, **params: object) -> str:
+    """A quick job of this visitor, sent past the form and shown on its tab when it has ended; its id."""
+    answer = page.request.post("/api/jobs", data={"engine": "quick_engine", "params": params})
+    assert answer.status == 201, answer.text()
+    job = str(answer.json()["id"])
+    page.goto(f"/quick_engine?job={job}")
+    expect(state(page)).to_have_text("finished")
+    return job

@@ -6,12 +6,14 @@ import os
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from studio.contract import Context, ModelKey
 from studio.errors import Cancelled, InvalidInput
+from tests.quick_engine import shapes
 from tests.quick_engine.spec import QuickParams
 
 FOREVER_S = 100_000.0
@@ -20,18 +22,40 @@ FOREVER_S = 100_000.0
 def run(ctx: Context, params: QuickParams) -> None:
     """Every step adds one roll of the picture to itself; the weights are borrowed like any engine's."""
     key = ModelKey("pocket", "tests/quick", f"revision-{params.model}", "noise", device=ctx.device)
-    for number, method in enumerate(params.methods):
-        name = f"{method}-{params.seed}.png"
-        if ctx.done(name):
+    seeds = range(params.seed, params.seed + params.seeds)
+    turns = [(seed, method) for seed in seeds for method in params.methods]
+    for number, (seed, method) in enumerate(turns):
+        if all(ctx.done(f"{method}-{seed}{ENDINGS[kind]}") for kind in params.makes):
             continue
         with ctx.models.borrow(key, lambda: np.arange(256, dtype=np.uint8)) as weights:
-            picture = _steps(ctx, params, weights, number)
-        ctx.save(name, "image", picture, role="method" if method == "method" else "baseline", method=method)
-        ctx.metrics(name, mean=float(picture.mean()))
-    ctx.metrics("", pictures=len(params.methods))
+            picture = _steps(ctx, params, weights, number, len(turns))
+        about = {"role": "method" if method == "method" else "baseline", "method": method, "seed": seed}
+        for kind in params.makes:
+            SAVERS[kind](ctx, params, f"{method}-{seed}{ENDINGS[kind]}", picture, about)
+    ctx.metrics("", pictures=len(turns))
 
 
-def _steps(ctx: Context, params: QuickParams, weights: np.ndarray, number: int) -> np.ndarray:
+def _save_picture(ctx: Context, params: QuickParams, name: str, picture: np.ndarray, about: dict[str, Any]) -> None:
+    ctx.save(name, "image", picture, **about)
+    ctx.metrics(name, mean=float(picture.mean()))
+
+
+def _save_clip(ctx: Context, params: QuickParams, name: str, picture: np.ndarray, about: dict[str, Any]) -> None:
+    count = params.frames if about["role"] == "method" else (params.frames + 1) // 2
+    frames = shapes.clip(params.size, count, int(picture[0, 0, 0]))
+    ctx.save(name, "video", frames, fps=FPS, **about)
+    ctx.metrics(name, mean=float(frames.mean()))
+    stem = name.removesuffix(".mp4")
+    ctx.save(f"{stem}-sheet.png", "image", shapes.sheet(frames), **{**about, "role": "sheet"})
+    ctx.save(f"{stem}-frames.zip", "archive", shapes.archive(frames), **{**about, "role": ""})
+
+
+FPS = 8.0
+ENDINGS = {"picture": ".png", "clip": ".mp4"}
+SAVERS = {"picture": _save_picture, "clip": _save_clip}
+
+
+def _steps(ctx: Context, params: QuickParams, weights: np.ndarray, number: int, turns: int) -> np.ndarray:
     rng = np.random.default_rng([params.seed, number])
     state = weights[rng.integers(0, 256, (params.size, params.size, 3))]  # uint8 [H, W, 3]
     first, kept = 0, ctx.resume()
@@ -39,7 +63,7 @@ def _steps(ctx: Context, params: QuickParams, weights: np.ndarray, number: int) 
         first, state = kept[0], kept[1]["state"]
     if params.picture:
         state = state + np.frombuffer(ctx.input(params.picture)[:1], np.uint8)
-    total = params.steps * len(params.methods)
+    total = params.steps * turns
     for step in range(first, params.steps):
         ctx.check()
         if step == params.hold_at and params.barrier:

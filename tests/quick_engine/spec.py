@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from studio.contract import DeviceFacts, EngineSpec, Estimate, Paper, Params
+from studio.contract import DeviceFacts, EngineSpec, Estimate, Metric, Paper, Params
 from studio.errors import InvalidInput
 
 Fault = Literal["", "raise", "refuse", "memory", "memory_always", "hang", "seize", "die", "unasked", "poison"]
@@ -21,6 +21,11 @@ class QuickParams(Params):
     methods: tuple[Literal["method", "plain"], ...] = Field(
         ("method",), title="Methods", description="Which pictures are made."
     )
+    makes: tuple[Literal["picture", "clip"], ...] = Field(
+        ("picture",), title="Makes", description="Which kinds of results are saved."
+    )
+    seeds: int = Field(1, ge=1, le=4, title="Seeds", description="How many seeds one job goes through.")
+    frames: int = Field(12, ge=1, le=63, title="Frames", description="Of a clip; the plain one has half of them.")
     model: str = Field("one", title="Model", description="Whatever must be loaded.")
     picture: str = Field(
         "", title="Picture", description="The hash of an uploaded file, to be copied into the result."
@@ -67,10 +72,11 @@ SPEC = EngineSpec(
     licence="Apache-2.0",
     params=QuickParams,
     accepts=("text",),
-    produces=("image",),
+    produces=("image", "video"),
     estimate=estimate,
     validate=validate,
     model_key=model_key,
     plans=("fast", "thrifty"),
     presets={"Long": {"steps": 50}},
+    metrics={"mean": Metric("Mean grey", "The mean of all pixels, from 0 to 255.", "higher")},
 )

@@ -144,7 +144,7 @@ def test_the_page_compares_method_and_baseline(site: Site):
     assert text.index('data-label="The baseline"') < text.index('data-label="The method"')
     assert "<atelier-compare>" in text
     assert "<td>120</td>" in text
-    assert "<td>121</td>" in text
+    assert '<td class="best">121<span class="only-spoken"> (best)</span></td>' in text
     assert "data-post" not in text, "a guest changes nothing"
 
 
