@@ -24,7 +24,7 @@ def build(panel: Panel) -> None:
         "# About Atelier\n"
         "Atelier runs published methods of visual generation beside their baselines, on one machine or many. It "
         "contacts nobody: pages, fonts and models come from here, and no use is reported. You are known by a signed "
-        "cookie, which is all that makes your jobs yours; keep it, or use a link to come back from elsewhere.\n\n"
+        "cookie, or by your account once you have logged in; that alone makes your jobs yours.\n\n"
         "Atelier itself is licensed under Apache-2.0. Programs can use it too: the API is described in "
         "[/api/openapi.json](/api/openapi.json).\n\n## Methods"
     )

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from demos.panel import QUIET, raw, shown_bytes
+from demos.panel import QUIET, fault_html, raw, shown_bytes
+from studio.errors import AtelierError
 
 if TYPE_CHECKING:
     from demos.panel import Panel, WorkerView
@@ -30,7 +31,14 @@ def build(panel: Panel) -> None:
         "goes first."
     )
     shown = raw("", elem_id="machine")
-    panel.blocks.load(lambda: _workers(panel.desk.workers()), None, shown, **QUIET)
+
+    def opened() -> str:
+        try:
+            return _workers(panel.desk.workers())
+        except AtelierError as error:
+            return fault_html(error)
+
+    panel.blocks.load(opened, None, shown, **QUIET)
 
 
 def _workers(workers: list[WorkerView]) -> str:

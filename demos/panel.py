@@ -34,7 +34,19 @@ from studio.errors import AtelierError, EngineFailed, InvalidInput
 if TYPE_CHECKING:
     from studio.jobs import Job
 
-__all__ = ["QUIET", "Desk", "Form", "Panel", "WorkerView", "engine_choices", "presets", "raw", "shown_bytes", "title"]
+__all__ = [
+    "QUIET",
+    "Desk",
+    "Form",
+    "Panel",
+    "WorkerView",
+    "engine_choices",
+    "fault_html",
+    "presets",
+    "raw",
+    "shown_bytes",
+    "title",
+]
 
 log = logging.getLogger("atelier.pages")
 SETTINGS_BYTES = 256 * 2**20  # the largest file settings are read from
@@ -92,7 +104,8 @@ class Panel:
         gr.Navbar(visible=False)
         raw(
             '<a class="skip" href="#content">Skip to the content</a><div class="house-head">'
-            f'<a class="brand" href="/">Atelier</a><nav aria-label="Pages">{links}</nav></div>'
+            f'<a class="brand" href="/">Atelier</a><nav aria-label="Pages">{links}</nav>'
+            "<atelier-account></atelier-account></div>"
             '<span id="content"></span>'
         )
 

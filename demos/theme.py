@@ -12,6 +12,7 @@ HEAD = """<link rel="icon" href="/atelier/viewers/icon.svg" type="image/svg+xml"
 <link rel="stylesheet" href="/atelier/css/tabs.css">
 <script type="module" src="/atelier/viewers/job.js"></script>
 <script type="module" src="/atelier/viewers/list.js"></script>
+<script type="module" src="/atelier/viewers/account.js"></script>
 """
 
 

@@ -1,4 +1,4 @@
-"""The command line: `python -m studio run | submit | jobs | models | worker | settings | sweep`.
+"""The command line: `python -m studio run | submit | jobs | users | models | worker | settings | sweep`.
 
 Exit codes: 0 done, 1 a job or the store failed, 2 the input cannot be used, 130 stopped by hand. Reads flags and
 hands over; imports no torch.
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from studio import commands, logs
+from studio import commands, logs, users
 from studio.catalog import Catalog
 from studio.contract import EngineSpec
 from studio.errors import AtelierError, InvalidInput, NotFound
@@ -22,6 +22,7 @@ from studio.settings import Settings, SettingsError, quiet_libraries
 ROOT = Path(__file__).resolve().parents[1]
 BAD_INPUT = 2
 STOPPED = 130
+SETTINGS_BYTES = 256 * 2**20  # of a file with settings; a long video has some ten million
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -51,6 +52,8 @@ def _store_command(settings: Settings, options: argparse.Namespace) -> int:
     match options.command:
         case "jobs":
             return commands.jobs(settings, options)
+        case "users":
+            return users.users(settings, options)
         case "models":
             return commands.models(settings, options, ROOT)
         case "worker":
@@ -83,9 +86,13 @@ def _from_file(spec: EngineSpec, path: Path) -> list[dict[str, Any]]:
     from studio.encoders import read_provenance
 
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InvalidInput(f"{path} cannot be read: {error.strerror}.", "Name another.", field="settings") from error
+        with path.open("rb") as file:
+            data = file.read(SETTINGS_BYTES + 1)
+    except (OSError, ValueError) as error:
+        told = error.strerror if isinstance(error, OSError) else error
+        raise InvalidInput(f"{path} cannot be read: {told}.", "Name another.", field="settings") from error
+    if len(data) > SETTINGS_BYTES:
+        raise InvalidInput(f"{path} is too large to hold settings.", "Name a result or a manifest.", field="settings")
     rows = jobs_in(data)
     found = rows if rows else [read_provenance(data) or {}]
     for row in found:
@@ -144,6 +151,10 @@ def _parser() -> argparse.ArgumentParser:
     jobs.add_argument("--state", action="append", help="only in this state; may be repeated")
     jobs.add_argument("--engine", help="only of this engine")
     jobs.add_argument("--limit", type=int, default=50)
+    people = parsers.add_parser("users", help="who may log in: add, list, remove, passwd")
+    people.add_argument("action", nargs="?", default="list", choices=["add", "list", "remove", "passwd"])
+    people.add_argument("name", nargs="?", default="", help="the name of an account")
+    people.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
     models = parsers.add_parser("models", help="list the models on this machine, or download one")
     models.add_argument("action", nargs="?", default="list", choices=["list", "download"])
     models.add_argument("repo", nargs="?", default="", help="for `download`: owner/name on the hub")

@@ -17,7 +17,9 @@ from starlette.responses import StreamingResponse
 
 from studio import requests
 from studio.api_results import add_results
-from studio.api_schema import ERRORS, JobId, Owner, Priority, Submission, Wanted
+from studio.api_schema import ERRORS, LARGEST, JobId, Owner, Priority, Submission, Wanted
+from studio.errors import NotFound
+from studio.identity import still_there
 from studio.rows import FINAL, Event, State
 from studio.services import Services
 from studio.views import Links, job_view
@@ -86,7 +88,7 @@ def _jobs(router: APIRouter, services: Services) -> None:
         engine: Annotated[str | None, Query(max_length=100)] = None,
         q: Annotated[str, Query(max_length=500, description="Words that must all occur in the parameters.")] = "",
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
-        before: Annotated[int | None, Query(description="`next` of the page before.")] = None,
+        before: Annotated[int | None, Query(ge=0, le=LARGEST, description="`next` of the page before.")] = None,
     ) -> dict[str, Any]:
         found = services.jobs.list(owner, states=state or None, engine=engine, search=q, limit=limit, before=before)
         views = [job_view(services, job, Links.of_owner(job.id)) for job in found]
@@ -101,14 +103,14 @@ def _jobs(router: APIRouter, services: Services) -> None:
         request: Request,
         job_id: JobId,
         owner: Owner,
-        after: Annotated[int, Query(ge=0)] = 0,
+        after: Annotated[int, Query(ge=0, le=LARGEST)] = 0,
         limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
     ) -> Any:
         """JSON, or a stream of server-sent events for `Accept: text/event-stream`."""
         found = await run_in_threadpool(services.jobs.events, job_id, after, owner, limit)
         if "text/event-stream" not in request.headers.get("accept", ""):
             return {"events": [_event_view(event) for event in found]}
-        stream = _stream(services, request, job_id, after)
+        stream = _stream(services, request, job_id, owner, after)
         return StreamingResponse(stream, media_type="text/event-stream", headers={"cache-control": "no-store"})
 
 
@@ -116,11 +118,15 @@ def _event_view(event: Event) -> dict[str, Any]:
     return {"seq": event.seq, "time": event.time, "kind": event.kind, "payload": event.payload}
 
 
-async def _stream(services: Services, request: Request, job_id: str, after: int) -> AsyncIterator[str]:
-    """Server-sent events until the job has ended or the reader has left."""
-    while not await request.is_disconnected():
-        job = await run_in_threadpool(services.jobs.get, job_id)
-        for event in await run_in_threadpool(services.jobs.events, job_id, after):
+async def _stream(services: Services, request: Request, job_id: str, owner: str, after: int) -> AsyncIterator[str]:
+    """Server-sent events until the job has ended, the reader has left or logged out, or the job is another's."""
+    while not await request.is_disconnected() and await run_in_threadpool(still_there, request):
+        try:
+            job = await run_in_threadpool(services.jobs.get, job_id, owner)
+            found = await run_in_threadpool(services.jobs.events, job_id, after, owner)
+        except NotFound:
+            return
+        for event in found:
             after = event.seq
             yield f"id: {event.seq}\nevent: {event.kind}\ndata: {json.dumps(_event_view(event))}\n\n"
         if job.state in FINAL:

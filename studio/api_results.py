@@ -5,19 +5,25 @@ Every route checks the owner through the store. Knows no queue.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import tempfile
+import threading
+from typing import IO, Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from studio.api_schema import JobId, Owner
+from studio.api_schema import JobId, Number, Owner
 from studio.downloads import safe_name
-from studio.errors import NotFound, TooLarge
+from studio.errors import NotFound, StoreUnavailable, TooLarge
 from studio.requests import check_disk
 from studio.services import Services
-from studio.uploads import check_upload
+from studio.uploads import Limits, check_upload
 from studio.views import Links, job_view
+
+IN_MEMORY = 2**20  # bytes of an upload that are not on the disk while it comes in
+AT_ONCE = 4  # uploads that are checked at the same time, each wholly in memory
+_checking = threading.BoundedSemaphore(AT_ONCE)
 
 
 def add_results(router: APIRouter, services: Services) -> None:
@@ -37,8 +43,14 @@ def _parts(router: APIRouter, services: Services) -> None:
     def manifest(job_id: JobId, owner: Owner) -> dict[str, Any]:
         return manifest_of(services, services.jobs.get(job_id, owner).id)
 
-    @router.get("/jobs/{job_id}/previews/{seq}", tags=["results"], summary="A picture of the unfinished result")
-    def preview(job_id: JobId, seq: int, owner: Owner) -> Response:
+    @router.get(
+        "/jobs/{job_id}/previews/{seq}",
+        tags=["results"],
+        summary="A picture of the unfinished result",
+        responses={200: {"content": {"image/png": {}}}, 204: {"description": "A newer one has replaced it."}},
+        response_class=Response,
+    )
+    def preview(job_id: JobId, seq: Number, owner: Owner) -> Response:
         return preview_of(services, services.jobs.get(job_id, owner).id, seq)
 
 
@@ -95,37 +107,56 @@ def _files(router: APIRouter, services: Services) -> None:
         request: Request, owner: Owner, name: Annotated[str, Query(max_length=200)] = ""
     ) -> dict[str, Any]:
         """Its type is read from its content; the answer's `sha256` is what parameters refer to."""
-        data = await read_body(request, services.settings.upload_bytes)
-        return await run_in_threadpool(_keep, services, data, owner, name)
+        check_disk(services)
+        try:
+            with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as file:
+                await receive_into(file, request, services.settings.upload_bytes)
+                return await run_in_threadpool(_keep, services, file, owner, name)
+        except OSError as error:
+            raise StoreUnavailable(
+                f"The upload cannot be kept: {error.strerror}.",
+                "Free some space for temporary files; then try again.",
+            ) from error
 
 
-def _keep(services: Services, data: bytes, owner: str, name: str) -> dict[str, Any]:
-    check_disk(services)
-    limits = services.settings
-    kind = check_upload(data, max_bytes=limits.upload_bytes, max_pixels=limits.upload_pixels)
-    sha = services.artifacts.put(data, media_type=kind.media_type, owner=owner, name=safe_name(name))
+def _keep(services: Services, file: IO[bytes], owner: str, name: str) -> dict[str, Any]:
+    with _checking:
+        file.seek(0)
+        data = file.read()
+        kind = check_upload(data, limits_of(services))
+        sha = services.artifacts.put(data, media_type=kind.media_type, owner=owner, name=safe_name(name))
     return {
         "sha256": sha,
         "bytes": len(data),
         "media_type": kind.media_type,
         "width": kind.width,
         "height": kind.height,
+        "frames": kind.frames,
+        "seconds": kind.seconds,
         "url": f"/files/{sha}",
     }
 
 
-async def read_body(request: Request, most: int) -> bytes:
-    """The body, refused as soon as it is known to be larger than `most` bytes. Raises TooLarge."""
+def limits_of(services: Services) -> Limits:
+    """What an upload to this server may have at most."""
+    said = services.settings
+    return Limits(said.upload_bytes, said.upload_pixels, said.upload_seconds, said.upload_frames, said.upload_faces)
+
+
+async def receive_into(file: IO[bytes], request: Request, most: int) -> None:
+    """Write the body to `file`; it is refused as soon as it is known to be larger than `most` bytes. Raises TooLarge.
+
+    On the disk, as many slow senders would otherwise fill the memory.
+    """
     refusal = TooLarge(
         f"The file is larger than {most / 2**20:.0f} MB.", "Send a smaller one, or raise ATELIER_UPLOAD_BYTES."
     )
     announced = request.headers.get("content-length", "0")
     if announced.isdigit() and int(announced) > most:
         raise refusal
-    parts, size = [], 0
+    size = 0
     async for part in request.stream():
         size += len(part)
         if size > most:
             raise refusal
-        parts.append(part)
-    return b"".join(parts)
+        file.write(part)

@@ -41,7 +41,9 @@ def jobs(settings: Settings, options: Namespace) -> int:
     queue = open_services(settings).jobs
     action, job_id = options.action, options.job
     if action == "list":
-        for job in queue.list(options.owner, states=options.state, engine=options.engine, limit=options.limit):
+        for job in queue.list(
+            options.owner, states=options.state, engine=options.engine, limit=min(options.limit, 10**9)
+        ):
             print(_row(job))
     elif action in ("pause-queue", "resume-queue"):
         queue.pause_queue() if action == "pause-queue" else queue.resume_queue()

@@ -17,16 +17,22 @@ from studio.contract import EngineSpec
 from studio.errors import InvalidInput, NotFound
 
 MOST_SEEDS = 100_000
+RESERVED = ("help", "seeds", "preset", "settings", "out", "owner", "priority")  # flags of the commands themselves
+DIGITS = 19  # of one seed; more fit no seed
 
 
 def add_flags(parser: argparse.ArgumentParser, spec: EngineSpec) -> None:
-    """One flag a parameter. A list such as `methods` is given by repeating its singular, `--method a --method b`."""
+    """One flag a parameter. A list such as `methods` is given by repeating its singular, `--method a --method b`.
+
+    A parameter that is called like a flag of the command itself is given as `--param-NAME`.
+    """
     group = parser.add_argument_group(f"{spec.title}: {spec.tagline}")
     for name, info in spec.params.model_fields.items():
-        names = [f"--{name.replace('_', '-')}"]
+        names = [f"--{'param-' * (name in RESERVED)}{name.replace('_', '-')}"]
         words: dict[str, Any] = {"dest": f"param:{name}", "default": None, "help": _help(info).replace("%", "%%")}
         if _is_list(info):
-            names += [names[0].removesuffix("s")] if name.endswith("s") else []
+            single = name.removesuffix("s")
+            names += [names[0].removesuffix("s")] if single not in (name, *spec.params.model_fields) else []
             words |= {"action": "append", "metavar": "VALUE"}
         elif info.annotation is bool:
             words |= {"action": argparse.BooleanOptionalAction}
@@ -58,7 +64,7 @@ def seeds_of(text: str) -> list[int]:
     seeds: list[int] = []
     for part in text.split(","):
         first, colon, end = part.strip().partition(":")
-        if not first.isdecimal() or (colon and not end.isdecimal()):
+        if not first.isdecimal() or (colon and not end.isdecimal()) or max(len(first), len(end)) > DIGITS:
             raise InvalidInput(
                 f"--seeds cannot be {text[:60]!r}.", "Write 0:64 for 0 to 63, or single seeds: 3,5,8.", field="seeds"
             )
@@ -74,7 +80,7 @@ def jobs_in(manifest: bytes) -> list[dict[str, Any]]:
         return []
     try:
         found = json.loads(manifest).get("jobs", [])
-    except ValueError:
+    except (ValueError, RecursionError):  # also nested too deeply
         return []
     return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
 

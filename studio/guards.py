@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from urllib.parse import unquote, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -19,6 +19,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from studio.errors import AtelierError, LimitReached
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+NEVER_KEPT = ("/api/", "/r/", "/account")  # answers that no cache may keep: a link may be revoked, a session end
+COUNTED = ("/api/", "/account/", "/gradio_api/upload")  # changes that the rate limit counts
+ADDRESS_SHARE = 5  # an address may send so many times what one owner may: a new cookie is no new allowance
 CLOSED = ("/gradio_api/proxy=", "/proxy=", "/gradio_api/vibe", "/gradio_api/run-history", "/gradio_api/deep_link")
 FILE_ROUTES = ("/gradio_api/file=", "/file=", "/gradio_api/file/")
 
@@ -26,8 +29,9 @@ FILE_ROUTES = ("/gradio_api/file=", "/file=", "/gradio_api/file/")
 PAGE_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; media-src 'self' blob:; font-src 'self' data:; connect-src 'self'; "
-    "worker-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'self'"
+    "worker-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
 )
+FILE_POLICY = "sandbox; default-src 'none'"  # a file somebody brought never acts as a page of this site
 
 
 class Forbidden(AtelierError):
@@ -67,9 +71,12 @@ class RateLimiter:
 def caller(connection: HTTPConnection) -> str:
     """Whom a request counts for: its owner, or the address of somebody who brought no owner."""
     state = connection.scope.get("state", {})
-    if state.get("newcomer", True):
-        return f"address:{connection.client.host if connection.client else 'unknown'}"
-    return str(state["owner"])
+    return address(connection) if state.get("newcomer", True) else str(state["owner"])
+
+
+def address(connection: HTTPConnection) -> str:
+    """Where a request comes from, as a key."""
+    return f"address:{connection.client.host if connection.client else 'unknown'}"
 
 
 def foreign_origin(headers: Headers) -> bool:
@@ -85,11 +92,18 @@ def foreign_origin(headers: Headers) -> bool:
 
 
 class Guard:
-    """Refuses what must not reach a route, and adds the headers every answer carries."""
+    """Refuses what must not reach a route, and adds the headers every answer carries.
 
-    def __init__(self, app: ASGIApp, limiter: RateLimiter) -> None:
+    `framed_by` are the other sites whose pages may hold ours in a frame.
+    """
+
+    def __init__(
+        self, app: ASGIApp, limiter: RateLimiter, addresses: RateLimiter, framed_by: Sequence[str] = ()
+    ) -> None:
         self.app = app
         self.limiter = limiter
+        self.addresses = addresses
+        self.policy = " ".join((PAGE_POLICY, *framed_by))  # the ancestors stand last
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -104,7 +118,7 @@ class Guard:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                _secure(MutableHeaders(scope=message))
+                _secure(MutableHeaders(scope=message), scope["path"], self.policy)
             await send(message)
 
         await self.app(scope, receive, send_with_headers)
@@ -119,12 +133,19 @@ class Guard:
                 raise Forbidden(
                     "The request came from a page of another site.", "Open Atelier in this browser and try again."
                 )
-            if path.startswith("/api/"):
-                self.limiter.take(caller(HTTPConnection(scope)))
+            if path.startswith(COUNTED):
+                connection = HTTPConnection(scope)
+                self.addresses.take(address(connection))
+                self.limiter.take(caller(connection))
 
 
-def _secure(headers: MutableHeaders) -> None:
+def _secure(headers: MutableHeaders, path: str, policy: str) -> None:
     headers.setdefault("x-content-type-options", "nosniff")
     headers.setdefault("referrer-policy", "same-origin")
-    if headers.get("content-type", "").startswith("text/html"):
-        headers.setdefault("content-security-policy", PAGE_POLICY)
+    if path.startswith(NEVER_KEPT):
+        headers.setdefault("cache-control", "no-store")
+    if path.startswith(FILE_ROUTES):
+        headers["content-security-policy"] = FILE_POLICY
+        headers["cache-control"] = "private, no-cache"
+    elif headers.get("content-type", "").startswith("text/html"):
+        headers.setdefault("content-security-policy", policy)

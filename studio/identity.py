@@ -16,14 +16,18 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from itsdangerous import BadSignature, Signer
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection, Request
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from studio.accounts import Accounts, Session
 from studio.errors import StoreUnavailable
 from studio.settings import Settings
 
 COOKIE = "atelier_owner"
+SESSION_COOKIE = "atelier_session"
 COOKIE_AGE_S = 2 * 365 * 24 * 3600
 SECRET_BYTES = 32
 ISSUED_UNDER = ("/api/", "/gradio_api/")  # besides pages; static files and share links leave no cookie
@@ -70,11 +74,28 @@ def _make_secret(path: Path) -> None:
         fresh.unlink()
 
 
+class SessionCookie:
+    """Somebody who has logged in: a random token in a cookie, whose session the store knows."""
+
+    def __init__(self, accounts: Accounts) -> None:
+        self._accounts = accounts
+
+    def owner(self, connection: HTTPConnection) -> str | None:
+        """The owner of the session, or None without one, or once it has ended."""
+        found = self.session(connection)
+        return found.owner if found else None
+
+    def session(self, connection: HTTPConnection) -> Session | None:
+        """The session in the cookie."""
+        token = connection.cookies.get(SESSION_COOKIE, "")
+        return self._accounts.session(token) if token else None
+
+
 class AnonymousCookie:
     """A random owner in a signed cookie: enough to come back to one's own jobs, worth nothing if forged."""
 
     def __init__(self, secret: bytes) -> None:
-        self._signer = Signer(secret, salt="atelier.owner", key_derivation="hmac", digest_method=_sha256)
+        self._signer = Signer(secret, salt="atelier.owner", key_derivation="hmac", digest_method=sha256)
 
     def owner(self, connection: HTTPConnection) -> str | None:
         """The owner in the cookie, or None without one or with a signature that is not ours."""
@@ -90,13 +111,25 @@ class AnonymousCookie:
         return owner, self._signer.sign(owner).decode()
 
 
-def _sha256(data: bytes = b"") -> Any:
+def sha256(data: bytes = b"") -> Any:
+    """What signs cookies and forms."""
     return hashlib.sha256(data)
 
 
 def owner_of(request: Request) -> str:
     """The owner of a request that came through `OwnerMiddleware`."""
     return str(request.scope["state"]["owner"])
+
+
+def recognised(ways: Sequence[Recogniser], connection: HTTPConnection) -> str | None:
+    """The owner by the first way that knows them."""
+    found = (way.owner(connection) for way in ways)
+    return next((name for name in found if name), None)
+
+
+def still_there(request: Request) -> bool:
+    """Whether who sent the request is still known as the same owner; a stream asks, as sessions end while it runs."""
+    return bool(request.scope["state"]["still"]())
 
 
 class OwnerMiddleware:
@@ -112,9 +145,17 @@ class OwnerMiddleware:
             await self.app(scope, receive, send)
             return
         connection = HTTPConnection(scope)
-        found = (way.owner(connection) for way in self.recognisers)
-        owner = next((name for name in found if name), None)
+        try:
+            if SESSION_COOKIE in connection.cookies:  # asks the store, which may have to wait
+                owner = await run_in_threadpool(recognised, self.recognisers, connection)
+            else:
+                owner = recognised(self.recognisers, connection)
+        except StoreUnavailable as error:
+            answer = JSONResponse({"error": error.as_dict()}, status_code=error.http_status)
+            await answer(scope, receive, send)
+            return
         state = scope.setdefault("state", {})
+        state["still"] = lambda: recognised(self.recognisers, connection) == state["owner"]
         state["newcomer"] = owner is None
         fresh = ""
         if owner is None:
@@ -123,7 +164,8 @@ class OwnerMiddleware:
 
         async def send_with_cookie(message: Message) -> None:
             if fresh and message["type"] == "http.response.start" and _takes_cookie(scope, message):
-                MutableHeaders(scope=message).append("set-cookie", _cookie_line(fresh, scope["scheme"]))
+                line = cookie_line(COOKIE, fresh, scope["scheme"], COOKIE_AGE_S)
+                MutableHeaders(scope=message).append("set-cookie", line)
             await send(message)
 
         await self.app(scope, receive, send_with_cookie)
@@ -138,10 +180,11 @@ def _takes_cookie(scope: Scope, message: Message) -> bool:
     return path.startswith(ISSUED_UNDER) or kind.startswith("text/html")
 
 
-def _cookie_line(value: str, scheme: str) -> str:
-    jar: SimpleCookie = SimpleCookie({COOKIE: value})
-    jar[COOKIE].update({"path": "/", "max-age": str(COOKIE_AGE_S), "samesite": "Lax"})
-    jar[COOKIE]["httponly"] = True
+def cookie_line(name: str, value: str, scheme: str, age_s: float) -> str:
+    """The value of a Set-Cookie header: for this site alone, out of reach of scripts; an age of 0 deletes it."""
+    jar: SimpleCookie = SimpleCookie({name: value})
+    jar[name].update({"path": "/", "max-age": str(int(age_s)), "samesite": "Lax"})
+    jar[name]["httponly"] = True
     if scheme == "https":
-        jar[COOKIE]["secure"] = True
-    return jar[COOKIE].OutputString()
+        jar[name]["secure"] = True
+    return jar[name].OutputString()

@@ -1,7 +1,7 @@
 """The logs: one JSON object a line in a rotating file under `logs/`, warnings on standard error as well.
 
-Every line carries the job at hand, so that a person can follow one job through all of them. Nothing a user typed is
-logged by the studio itself.
+Every line carries the job at hand, so that a person can follow one job through all of them, from the request that
+submits it to its end. Nothing a user typed is logged by the studio itself.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 import logging.handlers
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 _BYTES = 5 * 2**20
@@ -21,17 +22,18 @@ class JsonLines(logging.Formatter):
     """A record as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Time, level, logger, job and message, and the traceback if there is one."""
+        """Time, level, logger, job and message, what else is told as fields, and the traceback if there is one."""
         line = {
             "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "job": getattr(record, "job", None) or _current.job,
+            "job": getattr(record, "job", None) or _request.get() or _current.job,
             "message": record.getMessage(),
+            **getattr(record, "told", {}),
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+        return json.dumps(line, ensure_ascii=False, default=str)
 
 
 class _Current:
@@ -39,6 +41,7 @@ class _Current:
 
 
 _current = _Current()
+_request: ContextVar[str | None] = ContextVar("job of the request", default=None)  # a server answers many at once
 
 
 @contextmanager
@@ -49,6 +52,16 @@ def working_on(job_id: str) -> Iterator[None]:
         yield
     finally:
         _current.job = None
+
+
+@contextmanager
+def about(job_id: str | None) -> Iterator[None]:
+    """Mark the lines of one request, wherever it is carried on, with the job it is about."""
+    before = _request.set(job_id)
+    try:
+        yield
+    finally:
+        _request.reset(before)
 
 
 def configure(home: Path, name: str, *, errors_shown: bool = True) -> None:

@@ -173,7 +173,58 @@ _AGEING_AND_RESULTS = (
     "CREATE INDEX share_of_job ON share (job)",
 )
 
+_DOOR = (
+    """
+    CREATE TABLE account (
+        name TEXT PRIMARY KEY,
+        owner TEXT NOT NULL UNIQUE,
+        password TEXT NOT NULL,
+        created REAL NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE session (
+        digest TEXT PRIMARY KEY,
+        owner TEXT NOT NULL,
+        name TEXT NOT NULL,
+        created REAL NOT NULL,
+        used REAL NOT NULL
+    )
+    """,
+    "CREATE INDEX session_of_owner ON session (owner)",
+    # Jobs change hands when somebody logs in; the counters of both follow.
+    f"""
+    CREATE TRIGGER job_given AFTER UPDATE OF owner ON job WHEN old.owner <> new.owner BEGIN
+        INSERT INTO owner (owner) VALUES (new.owner) ON CONFLICT DO NOTHING;
+        UPDATE owner SET {_counts("", "old")} WHERE owner = old.owner;
+        UPDATE owner SET {_counts("new", "")} WHERE owner = new.owner;
+    END
+    """,
+    # How jobs have ended, kept for ever: jobs themselves are deleted when their time is over.
+    """
+    CREATE TABLE tally (
+        engine TEXT NOT NULL,
+        state TEXT NOT NULL,
+        jobs INTEGER NOT NULL,
+        seconds REAL NOT NULL,
+        PRIMARY KEY (engine, state)
+    ) WITHOUT ROWID
+    """,
+    """
+    INSERT INTO tally SELECT engine, state, COUNT(*), SUM(MAX(0, COALESCE(ended - started, 0))) FROM job
+    WHERE state IN ('succeeded', 'failed', 'cancelled') GROUP BY engine, state
+    """,
+    """
+    CREATE TRIGGER job_tallied AFTER UPDATE OF state ON job
+    WHEN new.state IN ('succeeded', 'failed', 'cancelled') AND old.state <> new.state BEGIN
+        INSERT INTO tally VALUES (new.engine, new.state, 1, MAX(0, COALESCE(new.ended - new.started, 0)))
+        ON CONFLICT DO UPDATE SET jobs = jobs + 1, seconds = seconds + excluded.seconds;
+    END
+    """,
+)
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _JOBS,  # 0001
     _AGEING_AND_RESULTS,  # 0002
+    _DOOR,  # 0003
 )

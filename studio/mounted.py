@@ -15,7 +15,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-OWN = ("/api/", "/files/", "/r/", "/atelier/", "/healthz", "/gradio_api/")  # not the framework's pages
+# Not the framework's pages.
+OWN = ("/api/", "/files/", "/r/", "/account", "/atelier/", "/healthz", "/metrics", "/gradio_api/")
 _FOREIGN_META = re.compile(rb'<meta[^>]*(?:property="og:|name="twitter:)[^>]*>\s*')  # names other hosts
 
 

@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse, Response
 
 from studio.api_results import manifest_of, preview_of
-from studio.api_schema import JobId, Owner
+from studio.api_schema import LARGEST, JobId, Number, Owner
 from studio.errors import AtelierError, NotFound
 from studio.exhibits import cover, exhibits, numbers_under, seed_of, seeds_of
 from studio.rows import FINAL, Job
@@ -57,12 +57,11 @@ class Pages:
         self.services = services
         self.templates = environment()
 
-    def render(
-        self, template: str, *, status: int = 200, headers: dict[str, str] | None = None, **values: Any
-    ) -> Response:
-        """One template as a response that is never cached."""
+    def render(self, template: str, *, status: int = 200, forms: bool = False, **values: Any) -> Response:
+        """One template as a response that is never cached; with `forms` it may send forms to this site."""
         html = self.templates.get_template(template).render(**values)
-        kept = {"content-security-policy": POLICY, "cache-control": "no-store"}
+        policy = POLICY.replace("form-action 'none'", "form-action 'self'") if forms else POLICY
+        kept = {"content-security-policy": policy, "cache-control": "no-store"}
         return HTMLResponse(html, status_code=status, headers=kept)
 
     def error(self, error: AtelierError) -> Response:
@@ -150,7 +149,7 @@ def _result_routes(router: APIRouter, services: Services, pages: Pages) -> None:
         return manifest_of(services, job.id)
 
     @router.get("/r/{token}/previews/{seq}")
-    def preview(seq: int, job: Job = found) -> Response:
+    def preview(seq: Number, job: Job = found) -> Response:
         return preview_of(services, job.id, seq)
 
 
@@ -165,7 +164,7 @@ def _piece_routes(router: APIRouter, services: Services, pages: Pages) -> None:
         owner: Owner,
         q: Annotated[str, Query(max_length=500)] = "",
         engine: Annotated[str, Query(max_length=100)] = "",
-        before: int | None = None,
+        before: Annotated[int | None, Query(ge=0, le=LARGEST)] = None,
     ) -> Response:
         if kind not in ("jobs", "gallery"):
             raise NotFound(f"There is no list of {kind[:40]!r}.")

@@ -6,6 +6,7 @@ field, and submits. Knows no widget and no protocol.
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -20,6 +21,8 @@ from studio.errors import InvalidInput, StoreUnavailable
 from studio.jobs import Job
 from studio.measure import gib
 from studio.services import Services
+
+log = logging.getLogger("atelier.requests")
 
 SHOWN = 60  # characters of a bad value that a sentence repeats
 FRESH_S = 60.0  # a worker not seen for longer tells nothing about its device
@@ -50,6 +53,7 @@ def submit(
         priority=priority,
         token=token,
     )
+    log.info("submitted", extra={"job": job.id, "told": {"engine": engine, "owner": owner}})
     if services.executor is not None:
         services.executor.wake()
     return job

@@ -130,8 +130,8 @@ class JobContext:
         return torch.Generator("cpu").manual_seed(seed)
 
     def input(self, sha: str) -> bytes:
-        """The bytes of a file the job's owner may read."""
-        if not self._artifacts.may_read(sha, self._job.owner):
+        """The bytes of a file the job's owner may read; who that is changes when somebody logs in meanwhile."""
+        if not self._artifacts.may_read(sha, self._jobs.get(self._job.id).owner):
             raise NotFound(f"There is no file {sha[:16]!r} of yours.", "Upload it again.")
         return self._artifacts.path(sha).read_bytes()
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from studio.accounts import Accounts
 from studio.artifacts import Artifacts
 from studio.catalog import Catalog
 from studio.db import Database
@@ -33,9 +34,14 @@ class Services:
     jobs: Jobs
     artifacts: Artifacts
     shares: Shares
+    accounts: Accounts
     catalog: Catalog
     executor: Executor | None
-    clock: Callable[[], float]
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """Seconds since the epoch, as the whole store counts them."""
+        return self.db.clock
 
     def close(self) -> None:
         """Close the store, and let another server have it if it was ours alone."""
@@ -63,9 +69,9 @@ def open_services(
         jobs=Jobs(db, clock=clock, settings=settings),
         artifacts=Artifacts(settings.home, db, clock),
         shares=Shares(db, clock),
+        accounts=Accounts(db, clock),
         catalog=Catalog(settings.engines),
         executor=executor,
-        clock=clock,
     )
 
 

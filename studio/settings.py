@@ -48,7 +48,17 @@ def _flag(text: str) -> bool:
     }[text.strip().lower()]
 
 
-_EXPECTED = {
+def _choice(*words: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if (word := text.strip().lower()) not in words:
+            raise ValueError(text)
+        return word
+
+    _EXPECTED[read] = " or ".join(words)
+    return read
+
+
+_EXPECTED: dict[Callable[[str], Any], str] = {
     _whole: "a whole number",
     float: "a number",
     _size: "a size such as 8GB or 512MB",
@@ -126,6 +136,29 @@ class Settings:
         "State-changing HTTP requests one owner may make a minute.",
         low=1,
     )
+    upload_seconds: float = _setting("ATELIER_UPLOAD_SECONDS", 120.0, float, "Longest video, in seconds.", low=0.1)
+    upload_frames: int = _setting("ATELIER_UPLOAD_FRAMES", 3_600, _whole, "Most frames of one video.", low=1)
+    upload_faces: int = _setting(
+        "ATELIER_UPLOAD_FACES", 2_000_000, _whole, "Most faces, vertices or points of one mesh.", low=1
+    )
+    login: str = _setting(
+        "ATELIER_LOGIN", "optional", _choice("optional", "required"), "optional: anybody; required: only accounts."
+    )
+    metrics: str = _setting(
+        "ATELIER_METRICS",
+        "local",
+        _choice("local", "public", "off"),
+        "Who may read /metrics and the details of /healthz: local, public, off.",
+    )
+    metrics_token: str = _setting(
+        "ATELIER_METRICS_TOKEN", "", str, "Whoever sends it as a bearer token may read them as well.", hidden=True
+    )
+    hub_client: str = _setting("OAUTH_CLIENT_ID", "", str, "Client of the Hugging Face login; a Space sets it.")
+    hub_secret: str = _setting("OAUTH_CLIENT_SECRET", "", str, "Its secret; a Space sets it.", hidden=True)
+    hub: str = _setting(
+        "OPENID_PROVIDER_URL", "https://huggingface.co", str, "Where that login takes place; a Space sets it."
+    )
+    space: str = _setting("SPACE_HOST", "", str, "Public host name of a Hugging Face Space; the Space sets it.")
     retention_days: float = _setting(
         "ATELIER_RETENTION_DAYS", 30.0, float, "Days a finished, unshared job is kept; 0: for ever.", low=0.0
     )

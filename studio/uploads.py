@@ -17,6 +17,8 @@ from PIL import Image, ImageOps
 from studio.chunks import PNG_SIGNATURE, Broken, png_chunks
 from studio.embedded import read_provenance
 from studio.errors import InvalidInput, TooLarge
+from studio.meshes import check_mesh
+from studio.videos import check_video, decode_first_frame
 
 PICTURES = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP"}  # media type -> Pillow's name
 CHOOSE = "Choose a PNG, JPEG or WebP picture."
@@ -27,8 +29,21 @@ class Upload:
     """What a checked file is."""
 
     media_type: str
-    width: int | None = None  # pixels, of pictures
+    width: int | None = None  # pixels, of pictures and videos
     height: int | None = None
+    frames: int | None = None  # of videos
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an upload may have at most."""
+
+    bytes: int = 64 * 2**20
+    pixels: int = 50_000_000  # of a picture, or of one frame
+    seconds: float = 120.0
+    frames: int = 3_600
+    faces: int = 2_000_000  # or vertices, or points
 
 
 def sniff(data: bytes) -> str:
@@ -43,18 +58,34 @@ def sniff(data: bytes) -> str:
     return "application/json" if data[:64].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{") else _UNKNOWN
 
 
-def check_upload(data: bytes, *, max_bytes: int, max_pixels: int, field: str = "file") -> Upload:
-    """A picture, or a result file whose layout holds together. Raises InvalidInput or TooLarge."""
-    _check_size(data, max_bytes, field)
+def check_upload(data: bytes, limits: Limits = Limits(), *, field: str = "file") -> Upload:  # noqa: B008 - frozen
+    """A picture, a video, a mesh, or a manifest, whose layout holds together. Raises InvalidInput or TooLarge."""
+    _check_size(data, limits.bytes, field)
     media_type = sniff(data)
     if media_type in PICTURES:
-        return check_picture(data, max_bytes=max_bytes, max_pixels=max_pixels, field=field)
+        return check_picture(data, max_bytes=limits.bytes, max_pixels=limits.pixels, field=field)
     if media_type not in _RESULTS:
         raise InvalidInput(f"This is {_words(media_type)}, which cannot be used here.", CHOOSE, field=field)
     try:
         read_provenance(data)
     except (InvalidInput, TooLarge) as error:
         raise type(error)(error.message, error.remedy, field=field) from error
+    if media_type == "video/mp4":
+        found = check_video(
+            data,
+            max_seconds=limits.seconds,
+            max_frames=limits.frames,
+            max_pixels=limits.pixels,
+            field=field,
+        )
+        decode_first_frame(data, max_pixels=limits.pixels, field=field)
+        return Upload(media_type, found.width, found.height, found.frames, found.seconds)
+    if media_type.startswith("model/"):
+
+        def texture(inner: bytes) -> object:
+            return check_picture(inner, max_bytes=limits.bytes, max_pixels=limits.pixels, field=field)
+
+        check_mesh(data, max_faces=limits.faces, check_picture=texture, field=field)
     return Upload(media_type)
 
 

@@ -15,6 +15,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
 
+from studio.services import open_services
+from studio.settings import Settings
+
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = [
@@ -56,11 +59,22 @@ class Watch:
             self.foreign.append(url)
 
 
+NAME, PASSWORD = "ada", "a horse, a staple"  # who can log in
+
+
+def add_account(home: Path) -> None:
+    """One account in the site's store, before it is served."""
+    services = open_services(Settings(home=home))
+    services.accounts.add(NAME, PASSWORD)
+    services.close()
+
+
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a server of its own, stopped orderly at the end."""
     home = tmp_path_factory.mktemp("site")
     settings = {"ATELIER_ENGINES": "tests.quick_engine", "ATELIER_POLL": "0.05", "ATELIER_RATE_PER_MINUTE": "100000"}
+    add_account(home)
     command = [sys.executable, "app.py", "--port", "0", "--home", str(home)]
     log = open(home / "output", "wb")  # noqa: SIM115 - closed below
     server = subprocess.Popen(command, cwd=ROOT, env=os.environ | settings, stdout=subprocess.PIPE, stderr=log)

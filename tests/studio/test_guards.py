@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from starlette.applications import Starlette
 from starlette.datastructures import Headers
+from starlette.responses import HTMLResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
 
 from studio.errors import LimitReached
-from studio.guards import RateLimiter, foreign_origin
+from studio.guards import Guard, RateLimiter, foreign_origin
 from tests.studio.conftest import FakeClock
 from tests.studio.site import Site
 
@@ -105,6 +109,33 @@ def test_leaving_the_cookie_behind_does_not_help_a_flood(tmp_path: Path, clock: 
     site = Site(tmp_path, clock, rate_per_minute=2)
     answers = [site.visitor().post("/api/estimate", json={"engine": "quick_engine"}) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [200, 200, 429]
+
+
+def test_new_cookies_are_no_new_allowance(tmp_path: Path, clock: FakeClock):
+    site = Site(tmp_path, clock, rate_per_minute=2)
+    codes = []
+    for _ in range(12):
+        visitor = site.visitor()
+        visitor.get("/api/jobs")  # brings a cookie
+        codes.append(visitor.post("/api/estimate", json={"engine": "quick_engine"}).status_code)
+    assert codes == [200] * 10 + [429] * 2, "five times one owner's, from one address"
+
+
+def test_a_space_is_framed_by_the_hub_and_nobody_else_frames(clock: FakeClock):
+    for framed_by, ancestors in (((), "'self'"), (("https://hub.example",), "'self' https://hub.example")):
+        app = Starlette(routes=[Route("/", lambda request: HTMLResponse("page"))])
+        limiter = RateLimiter(9, clock)
+        app.add_middleware(Guard, limiter=limiter, addresses=limiter, framed_by=framed_by)
+        policy = TestClient(app).get("/").headers["content-security-policy"]
+        assert policy.endswith(f"frame-ancestors {ancestors}")
+
+
+def test_a_file_somebody_brought_never_acts_as_a_page(clock: FakeClock):
+    app = Starlette(routes=[Route("/gradio_api/file={path:path}", lambda request: HTMLResponse("<script>"))])
+    app.add_middleware(Guard, limiter=RateLimiter(9, clock), addresses=RateLimiter(9, clock))
+    headers = TestClient(app).get("/gradio_api/file=/tmp/x.html").headers
+    assert headers["content-security-policy"] == "sandbox; default-src 'none'"
+    assert headers["x-content-type-options"] == "nosniff"
 
 
 def test_every_answer_says_that_types_are_meant(tmp_path: Path, clock: FakeClock):

@@ -49,6 +49,11 @@ def listed(out: Path) -> dict:
     return json.loads((out / "manifest.json").read_text())
 
 
+def test_a_parameter_called_like_a_flag_of_the_command_has_another(tmp_path: Path):
+    assert run(tmp_path / "out", "--seeds", "3,4", "--param-seeds", "2", "--steps", "1") == 0
+    assert [job["params"]["seeds"] for job in listed(tmp_path / "out")["jobs"]] == [2, 2]
+
+
 def test_a_run_leaves_pictures_and_one_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     out = tmp_path / "out"
     assert run(out, "--steps", "3", "--seed", "7", "--method", "method", "--method", "plain") == 0

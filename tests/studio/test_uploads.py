@@ -15,9 +15,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from studio.errors import InvalidInput, TooLarge
-from studio.uploads import Upload, check_picture, check_upload, open_picture, sniff
+from studio.uploads import Limits, Upload, check_picture, open_picture, sniff
+from studio.uploads import check_upload as check_any
 
 LIMITS = {"max_bytes": 2**20, "max_pixels": 1_000_000}
+
+
+def check_upload(data: bytes, *, max_bytes: int, max_pixels: int, field: str = "file") -> Upload:
+    """Any file under the same limits as a picture."""
+    return check_any(data, Limits(bytes=max_bytes, pixels=max_pixels), field=field)
 
 
 def saved(style: str, size: tuple[int, int] = (40, 30), mode: str = "RGB", **options: Any) -> bytes:

@@ -21,8 +21,15 @@ def site(tmp_path: Path, clock: FakeClock) -> Site:
     return Site(tmp_path / "home", clock)
 
 
-def test_health_counts_workers(site: Site):
-    assert site.visitor().get("/healthz").json() == {"status": "ok", "workers": 0}
+def test_health_says_little_to_strangers(site: Site):
+    assert site.visitor().get("/healthz").json() == {"status": "degraded"}
+
+
+@pytest.mark.parametrize("name", ["css/a%00.css", "css/%2e%2e/pocket/x", "secret/x", "css/../../app.py", "css/"])
+def test_an_asset_that_is_none_is_a_sentence(site: Site, name: str):
+    answer = site.visitor().get(f"/atelier/{name}")
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "not_found"
 
 
 # -- files ----------------------------------------------------------------------------------------------------------
@@ -307,3 +314,40 @@ def test_the_api_describes_itself_without_naming_other_hosts(site: Site):
             assert "404" in method["responses"], path
     for path in ("/docs", "/redoc"):
         assert site.visitor().get(path).status_code == 404
+
+
+def test_a_revoked_link_stops_at_once_with_all_its_parts(site: Site):
+    ada = site.visitor()
+    job_id, kept = site.finished(ada)
+    token, guest = site.share(ada, job_id), site.visitor()
+    parts = [f"/r/{token}", f"/r/{token}/panel", f"/r/{token}/state", f"/r/{token}/manifest"]
+    files = [f"/files/{sha}?t={token}" for sha in kept.values()]
+    for path in parts:
+        answer = guest.get(path)
+        assert answer.status_code == 200, path
+        assert answer.headers["cache-control"] == "no-store", f"{path}: no cache keeps what may be revoked"
+    validators = {path: guest.get(path).headers["etag"] for path in files}
+    for path in files:
+        assert guest.get(path).headers["cache-control"] == "private, no-cache"
+    assert ada.delete(f"/api/shares/{token}").status_code == 204
+    for path in parts + files:
+        assert guest.get(path).status_code == 404, path
+    for path, validator in validators.items():
+        again = guest.get(path, headers={"if-none-match": validator})
+        assert again.status_code == 404, "a cached copy is not confirmed any more"
+
+
+def test_only_the_whole_token_opens(site: Site):
+    ada = site.visitor()
+    job_id, _ = site.finished(ada)
+    token, guest = site.share(ada, job_id), site.visitor()
+    assert len(token) * 6 >= 128
+    for wrong in (token[:-1], token[:8], token[:1], token + "A", token.swapcase(), token[:-1] + "%", "_" * 32, "%"):
+        assert guest.get(f"/r/{wrong}").status_code == 404, wrong
+
+
+def test_what_the_api_answers_is_kept_by_no_cache(site: Site):
+    ada = site.visitor()
+    job_id, _ = site.finished(ada)
+    for path in ("/api/jobs", f"/api/jobs/{job_id}", f"/api/jobs/{job_id}/manifest", "/api/lists/jobs", "/account"):
+        assert ada.get(path).headers["cache-control"] == "no-store", path
