@@ -24,6 +24,27 @@ def text2image(work: Path, out: Path, resume: bool) -> None:
     recipe.train_everything(out.name, work, out, resume)
 
 
+def text2image_judge(work: Path, out: Path, resume: bool) -> None:
+    """The judge of toys; short enough to start anew, on pictures that are there already."""
+    from pocket import toyjudge as recipe
+
+    recipe.train_everything(work, out)
+
+
+def clip(work: Path, out: Path, resume: bool) -> None:
+    """The two towers that match words with pictures of toys."""
+    from pocket import toyclip as recipe
+
+    recipe.train_everything(work, out)
+
+
+def text2image_index(work: Path, out: Path, resume: bool) -> None:
+    """The index of the pictures that the text-to-image models were trained on."""
+    from pocket import toyindex as recipe
+
+    recipe.train_everything(work, out)
+
+
 def ultravico(work: Path, out: Path, resume: bool) -> None:
     """The video transformer."""
     from pocket import ultravico as recipe
@@ -35,6 +56,9 @@ RECIPES: dict[str, Callable[[Path, Path, bool], None]] = {
     "ultraimage": ultraimage,
     "text2image": text2image,
     "text2image_b": text2image,
+    "text2image_judge": text2image_judge,
+    "clip": clip,
+    "text2image_index": text2image_index,
     "ultravico": ultravico,
 }
 

@@ -164,7 +164,14 @@ def test_engines_know_the_contract_only(path: Path):
     engine = path.relative_to(ROOT / "engines").parts[0]
     house = ["studio.contract", "studio.errors", "engines.shared", f"engines.{engine}"]
     if path.stem == "metrics":
-        house += ["pocket.world", "pocket.flatworld", "pocket.grammar"]
+        house += [
+            "pocket.world",
+            "pocket.people",
+            "pocket.renderer",
+            "pocket.wording",
+            "pocket.flatworld",
+            "pocket.grammar",
+        ]
     assert not foreign(path, ENGINE_DEPENDENCIES, *house)
     assert not WEB_SIDE & {top(name) for name in imports(path)}
 
@@ -202,7 +209,8 @@ def test_pocket_trains_and_knows_no_pages(path: Path):
     bad += [
         name
         for name in imports(path)
-        if top(name) == "engines" and not re.match(r"engines(\.\w+\.(train|pipeline|judge)(\.|$)|\.shared)", name)
+        if top(name) == "engines"
+        and not re.match(r"engines(\.\w+\.(train|pipeline|judge|neighbours)(\.|$)|\.shared)", name)
     ]
     assert not bad
 

@@ -1,0 +1,73 @@
+"""How fast the world of toys is drawn, and how equal its pictures are across threads and number types.
+
+    python -m benchmarks.world_speed --pictures 480 --side 64
+
+Speed is told by the processor time of one thread, so that a busy machine does not matter: what one core draws in a
+second, times two, is what two cores draw as two processes. Equality: the share of pixels that differ by at most a
+thousandth between float32 and float64, between one thread and two, and between two drawings of the same seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import torch
+
+from pocket.world import render, sample_scene
+
+WARM_UP = 24
+GOAL = 150.0  # pictures a second at 64 px on two cores
+CLOSE, EQUAL = 1e-3, 0.999
+
+
+def rate(first_seed: int, pictures: int, side: int) -> float:
+    """Pictures in a second of processor time, on one thread."""
+    torch.set_num_threads(1)
+    scenes = [sample_scene(seed) for seed in range(first_seed, first_seed + pictures)]
+    render(scenes[:WARM_UP], side)
+    start = time.process_time()
+    render(scenes, side)
+    return pictures / (time.process_time() - start)
+
+
+def drawn(first_seed: int, pictures: int, side: int, threads: int, dtype: torch.dtype) -> torch.Tensor:
+    """Pictures [B, 3, S, S] as float64."""
+    torch.set_num_threads(threads)
+    scenes = [sample_scene(seed) for seed in range(first_seed, first_seed + pictures)]
+    return render(scenes, side, dtype).rgb.double()
+
+
+def alike(one: torch.Tensor, other: torch.Tensor) -> float:
+    """The share of pixels whose channels all differ by at most a thousandth."""
+    return float(((one - other).abs().amax(1) <= CLOSE).double().mean())
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pictures", type=int, default=480)
+    parser.add_argument("--compared", type=int, default=96, help="pictures that are compared")
+    parser.add_argument("--side", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    one_core = rate(given.seed, given.pictures, given.side)
+    said = f"{given.pictures} pictures of {given.side} px"
+    print(f"{said}: {one_core:.0f} a second on one core, {2 * one_core:.0f} on two")
+    print(f"goal {GOAL:.0f} at 64 px on two cores: {'reached' if 2 * one_core >= GOAL else 'not reached'}\n")
+    settings = {
+        "again": (1, torch.float32),
+        "two threads": (2, torch.float32),
+        "float64": (1, torch.float64),
+    }
+    base = drawn(given.seed, given.compared, given.side, 1, torch.float32)
+    print("| against one thread, float32 | bit-equal | pixels within 1e-3 | largest difference |\n|---|---|---|---|")
+    for name, (threads, dtype) in settings.items():
+        other = drawn(given.seed, given.compared, given.side, threads, dtype)
+        share, worst = alike(base, other), float((base - other).abs().max())
+        print(f"| {name} | {'yes' if torch.equal(base, other) else 'no'} | {share:.4%} | {worst:.2g} |")
+        assert share >= EQUAL, f"{name}: only {share:.4%} of pixels are alike"
+
+
+if __name__ == "__main__":
+    main()

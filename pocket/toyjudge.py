@@ -1,0 +1,124 @@
+"""The recipe of the judge of toys: what it is shown, and the examination it has to pass before its word counts.
+
+Positives are renders, worn as a small autoencoder wears pictures. One picture in four is broken on purpose. Some
+ways of breaking are kept for the examination. The sides of some toys look alike; which kinds they are is measured,
+not assumed: only where all four views are told on true renders may the judge say that a view is wrong.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from engines.text2image.judge import BROKEN, COLOURS, KINDS, NUMBERS, VIEWS, JudgeNet, fit, to_tensor
+from pocket.broken import HALVING, UNSEEN_WAYS, WAYS, broken, worn
+from pocket.sides import Sights, gather, of_pool
+from pocket.wording import ToySpec
+
+SEED, COUNT = 300_000_000, 4320  # first seed and number of the pictures from all sides
+SHARDS = 4  # of the pool of the text-to-image model, 2000 pictures each
+EPOCHS = 18
+EXAM_SEED, EXAM_COUNT = 400_000_000, 2400
+SIDED = 0.9  # recall of every view that makes a kind one whose side can be told
+SPOILT, ATONCE = 0.25, 4  # share of broken pictures in training, and in how many ways in one batch
+
+
+def labels(truths: tuple[ToySpec, ...]) -> dict[str, Tensor]:  # int64 [N] each
+    """What is true of pictures, as indices of the judge's classes."""
+    return {
+        "kind": torch.tensor([KINDS.index(truth.kind) for truth in truths]),
+        "colour": torch.tensor([COLOURS.index(truth.colour) for truth in truths]),
+        "view": torch.tensor([VIEWS.index(truth.view) for truth in truths]),
+        "number": torch.tensor([NUMBERS.index(truth.number) for truth in truths]),
+    }
+
+
+def distort(pictures: Tensor, truth: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Pictures [B, 3, 64, 64] as training shows them, and which are broken, bool [B].
+
+    One in four of the pictures is broken, in four ways a batch. Half a pair is a whole toy: pairs are not halved.
+    """
+    share = int(len(pictures) * SPOILT) // ATONCE
+    others = torch.roll(torch.arange(len(pictures)), 1)
+    differ, single = truth["kind"] != truth["kind"][others], truth["number"] + truth["number"][others] == 0
+    out, marked = pictures.clone(), torch.zeros(len(pictures), dtype=torch.bool)
+    for index in torch.randperm(len(WAYS), generator=generator)[:ATONCE].tolist():
+        usable = differ & ~marked & (single if WAYS[index] in HALVING else True)
+        part = usable.nonzero()[:share, 0]
+        out[part] = broken(WAYS[index], pictures[part], pictures[others[part]], generator)
+        marked[part] = True
+    order = torch.randperm(len(pictures), generator=generator)  # so that all kinds of wear meet all kinds of damage
+    back = order.argsort()
+    return worn(out[order], generator)[back], marked
+
+
+@torch.no_grad()
+def predict(net: JudgeNet, pictures: Tensor) -> dict[str, Tensor]:  # [B, 3, 64, 64] -> int64 [B] each
+    """The class of every head."""
+    seen = [net(part) for part in pictures.split(256)]
+    return {name: torch.cat([logits[name] for logits in seen]).argmax(-1) for name in seen[0]}
+
+
+def examine(net: JudgeNet, pool: Sights) -> dict[str, object]:
+    """Accuracy on unseen toys, clean and worn, and how often each way of breaking is noticed."""
+    truth, generator = labels(pool.truths), torch.Generator().manual_seed(EXAM_SEED)
+    clean = to_tensor(pool.pictures)
+    seen = predict(net, clean)
+    sides = view_recall(truth, seen)
+    sided = [kind for kind, recalls in sides.items() if min(recalls) >= SIDED]
+    report: dict[str, object] = {"pictures": len(pool), "sided_kinds": sided, "view_recall": sides}
+    tells = torch.tensor([KINDS[kind] in sided for kind in truth["kind"].tolist()])
+    for name, found in (("clean", seen), ("worn", predict(net, worn(clean, generator)))):
+        right = {head: found[head] == truth[head] for head in ("kind", "colour", "number")}
+        report[name] = {head: _share(values) for head, values in right.items()}
+        report[name]["view_of_sided"] = _share((found["view"] == truth["view"])[tells])
+    single = truth["number"] == 0
+    one, other = clean[single][:-1], clean[single][1:]
+    differ = truth["kind"][single][:-1] != truth["kind"][single][1:]
+    one, other = one[differ][:1000], other[differ][:1000]
+    report["broken_noticed"] = {
+        way: _share(predict(net, broken(way, one, other, generator))["kind"] == BROKEN) for way in WAYS + UNSEEN_WAYS
+    }
+    return report
+
+
+def view_recall(truth: dict[str, Tensor], seen: dict[str, Tensor]) -> dict[str, list[float]]:
+    """Of every kind, the share of each view that is recognised, in the order of VIEWS."""
+    right, found = seen["view"] == truth["view"], {}
+    for index, kind in enumerate(KINDS):
+        members = [(truth["kind"] == index) & (truth["view"] == view) for view in range(len(VIEWS))]
+        found[kind] = [_share(right[member]) for member in members]
+    return found
+
+
+def _share(right: Tensor) -> float:
+    return round(float(right.float().mean()), 4)
+
+
+def train_everything(work: Path, out: Path, log: Callable[[str], None] = print) -> None:
+    """Train the judge, examine it on seeds it has not seen, write its weights and what it achieved.
+
+    Pictures that lie in `work`, and beside it those of the text-to-image model's pool, are not rendered again.
+    """
+    sights = gather(work / "sides", SEED, COUNT, log) + of_pool(work.parent / "toys", range(SHARDS), log)
+    net = fit(sights.pictures, labels(sights.truths), distort, seed=SEED, epochs=EPOCHS, log=log)
+    store(net, gather(work / "examination", EXAM_SEED, EXAM_COUNT, log), out, log)
+
+
+def store(net: JudgeNet, unseen: Sights, folder: Path, log: Callable[[str], None]) -> None:
+    """Examine the judge as it is stored, and write it with its report."""
+    net.load_state_dict({name: _stored(value).to(value.dtype) for name, value in net.state_dict().items()})
+    report = examine(net, unseen)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: _stored(value) for name, value in net.state_dict().items()}, folder / "model.safetensors")
+    (folder / "examination.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    log(f"judge: {report}")
+
+
+def _stored(value: Tensor) -> Tensor:
+    return value.half() if value.is_floating_point() else value
