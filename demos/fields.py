@@ -6,6 +6,7 @@ where it happened. Knows pydantic's field descriptions and Gradio's widgets; kno
 
 from __future__ import annotations
 
+import json
 import types
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -13,7 +14,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import gradio as gr
 
-from studio.contract import EngineSpec
+from demos.pieces import QUIET, raw
+from studio.contract import EngineSpec, FileRef
 from studio.errors import AtelierError
 
 EXACT = 2**53  # beyond it a browser's numbers lose digits, and a seed would not be the same seed
@@ -35,7 +37,10 @@ class Form:
     def field(self, name: str, *, fold: gr.Accordion | None = None, choices: Choices = (), **changes: Any) -> Any:
         """Place the widget of parameter `name`; `changes` go to the widget, `choices` name a Literal's values."""
         info = self.spec.params.model_fields[name]
-        self.widgets[name] = _widget(name, info, dict(choices and _choices(choices)), changes)
+        if _is_files(info):
+            self.widgets[name] = _files(name, info)
+        else:
+            self.widgets[name] = _widget(name, info, dict(choices and _choices(choices)), changes)
         self.slots[name] = gr.HTML("", visible=False, apply_default_css=False, elem_id=f"error-{name}")
         if fold is not None:
             self.folds[name] = fold
@@ -63,7 +68,9 @@ class Form:
         for name, value in zip(self.widgets, raw, strict=True):
             kind, optional = _unwrapped(self.spec.params.model_fields[name].annotation)
             blank = value is None or (isinstance(value, str) and not value.strip() and kind is not str)
-            if get_origin(kind) is tuple and isinstance(value, str):
+            if _is_files(self.spec.params.model_fields[name]) and isinstance(value, str) and not blank:
+                value = _read(value)
+            elif get_origin(kind) is tuple and isinstance(value, str):
                 value = [part for part in value.replace(",", " ").split() if part]
                 blank = not value
             if not blank:
@@ -132,6 +139,34 @@ def _widget(name: str, info: Any, choices: dict[str, Any], changes: dict[str, An
     return gr.Textbox(**{**common, "lines": lines, "placeholder": placeholder, **changes})
 
 
+def _is_files(info: Any) -> bool:
+    kind, _ = _unwrapped(info.annotation)
+    return kind is FileRef or FileRef in get_args(kind)
+
+
+def _files(name: str, info: Any) -> gr.Textbox:
+    """A place to drop files; the text field beside it, which nobody sees, holds what is kept as JSON."""
+    kind, _ = _unwrapped(info.annotation)
+    extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+    several = " multiple" if get_origin(kind) is tuple else ""
+    told = {"label": info.title or name, "info": info.description or "", "accept": extra.get("accept", "")}
+    attributes = " ".join(f'{key}="{escape(str(value))}"' for key, value in told.items())
+    raw(f'<atelier-files field="field-{name}" {attributes}{several}></atelier-files>')
+    held = gr.Textbox("", show_label=False, container=False, elem_id=f"field-{name}", elem_classes="files-held")
+    held.change(None, held, js=SHOW_FILES.replace("NAME", f"field-{name}"), **QUIET)
+    return held
+
+
+SHOW_FILES = """(text) => document.querySelector('atelier-files[field="NAME"]')?.show(text)"""
+
+
+def _read(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text  # the parameters say what is wrong with it
+
+
 def _unwrapped(annotation: Any) -> tuple[Any, bool]:
     """(type without None, whether None was allowed)."""
     if get_origin(annotation) in (Union, types.UnionType):
@@ -162,6 +197,8 @@ def _named(literal: Any, titles: Mapping[Any, str]) -> list[tuple[str, Any]]:
 def _shown(info: Any, value: Any) -> Any:
     """A parameter as its widget holds it: what is typed as text is text, what is absent is empty."""
     kind, _ = _unwrapped(info.annotation)
+    if _is_files(info):
+        return json.dumps(value) if value else ""
     if get_origin(kind) is tuple:
         chosen = list(value or ())
         return chosen if get_origin(get_args(kind)[0]) is Literal else ", ".join(str(item) for item in chosen)

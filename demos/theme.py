@@ -13,6 +13,7 @@ HEAD = """<link rel="icon" href="/atelier/viewers/icon.svg" type="image/svg+xml"
 <script type="module" src="/atelier/viewers/job.js"></script>
 <script type="module" src="/atelier/viewers/list.js"></script>
 <script type="module" src="/atelier/viewers/account.js"></script>
+<script type="module" src="/atelier/viewers/files.js"></script>
 """
 
 

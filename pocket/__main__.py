@@ -52,6 +52,20 @@ def ultravico(work: Path, out: Path, resume: bool) -> None:
     recipe.train_everything(work, out, resume)
 
 
+def rid_identity(work: Path, out: Path, resume: bool) -> None:
+    """The identity embedder, which judges what a thief makes."""
+    from pocket import identity as recipe
+
+    recipe.make(work, out, resume)
+
+
+def rid(work: Path, out: Path, resume: bool) -> None:
+    """The defenders, against both text-to-image models."""
+    from pocket import rid as recipe
+
+    recipe.train_everything(work, out, resume)
+
+
 RECIPES: dict[str, Callable[[Path, Path, bool], None]] = {
     "ultraimage": ultraimage,
     "text2image": text2image,
@@ -60,6 +74,8 @@ RECIPES: dict[str, Callable[[Path, Path, bool], None]] = {
     "clip": clip,
     "text2image_index": text2image_index,
     "ultravico": ultravico,
+    "rid_identity": rid_identity,
+    "rid": rid,
 }
 
 

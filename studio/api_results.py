@@ -11,9 +11,10 @@ from typing import IO, Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from studio.api_schema import JobId, Number, Owner
+from studio.archive import zipped
 from studio.downloads import safe_name
 from studio.errors import NotFound, StoreUnavailable, TooLarge
 from studio.requests import check_disk
@@ -44,6 +45,16 @@ def _parts(router: APIRouter, services: Services) -> None:
         return manifest_of(services, services.jobs.get(job_id, owner).id)
 
     @router.get(
+        "/jobs/{job_id}/files.zip",
+        tags=["results"],
+        summary="The files of a job as one archive",
+        response_class=Response,
+        responses={200: {"content": {"application/zip": {}}}},
+    )
+    def archive(job_id: JobId, owner: Owner, role: Annotated[str, Query(max_length=40)] = "") -> Response:
+        return archive_of(services, services.jobs.get(job_id, owner).id, role)
+
+    @router.get(
         "/jobs/{job_id}/previews/{seq}",
         tags=["results"],
         summary="A picture of the unfinished result",
@@ -52,6 +63,22 @@ def _parts(router: APIRouter, services: Services) -> None:
     )
     def preview(job_id: JobId, seq: Number, owner: Owner) -> Response:
         return preview_of(services, services.jobs.get(job_id, owner).id, seq)
+
+
+def archive_of(services: Services, job_id: str, role: str = "") -> Response:
+    """All results of a job, or those of one role, in one zip archive. Raises NotFound where there are none."""
+    chosen = [
+        (output.name, services.artifacts.path(output.sha))
+        for output in services.artifacts.outputs(job_id)
+        if not role or output.attributes.get("role") == role
+    ]
+    if not chosen:
+        raise NotFound("This job has no such results.", "They are there when it has made some.")
+    headers = {
+        "content-disposition": f'attachment; filename="{role or "results"}-{job_id[:8]}.zip"',
+        "cache-control": "private, no-store",
+    }
+    return StreamingResponse(zipped(chosen), media_type="application/zip", headers=headers)
 
 
 def manifest_of(services: Services, job_id: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from studio.atomic import read_file, write_file
 from studio.canonical import dumps, pretty
 from studio.devices import expand
 from studio.errors import InvalidInput
+from studio.inputs import with_files
 from studio.jobs import Job
 from studio.provenance import versions
 from studio.requests import submit
@@ -78,7 +79,8 @@ class Batch:
         jobs = self.services.jobs
         for job in jobs.list(states=["running"], limit=_NO_CAP):
             jobs.reclaim(job.worker or "")  # we hold the folder: its worker is dead
-        ids = [self._submit(engine, each).id for each in values]
+        spec = self.services.catalog.spec(engine)
+        ids = [self._submit(engine, with_files(self.services, spec, each, OWNER)).id for each in values]
         for job in jobs.list(states=["queued"], limit=_NO_CAP):
             if job.id not in set(ids):
                 jobs.cancel(job.id)

@@ -17,6 +17,7 @@ from studio import logs
 from studio import settings as all_settings
 from studio.errors import AtelierError, NotFound, WeightsMissing
 from studio.executors.local import LocalExecutor
+from studio.inputs import with_files
 from studio.jobs import Job
 from studio.measure import gib
 from studio.requests import submit
@@ -31,8 +32,10 @@ ACTIONS = ("cancel", "pause", "resume", "retry")
 def submit_job(settings: Settings, engine: str, values: list[dict[str, Any]], options: Namespace) -> int:
     """Queue one job for each of `values` in the server's store."""
     services = open_services(settings)
+    spec = services.catalog.spec(engine)
     for each in values:
-        print(submit(services, engine, each, owner=options.owner, priority=options.priority).id)
+        ready = with_files(services, spec, each, options.owner)
+        print(submit(services, engine, ready, owner=options.owner, priority=options.priority).id)
     return 0
 
 

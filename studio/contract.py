@@ -35,6 +35,19 @@ class Params(BaseModel):
     )
 
 
+class FileRef(BaseModel):
+    """A file that a parameter refers to: uploaded before, found by its hash, called as its owner calls it.
+
+    A field of type `FileRef`, `FileRef | None` or `tuple[FileRef, ...]` is a place to drop files on a page and a path
+    on the command line; `json_schema_extra={"accept": "image/*"}` says what a browser offers.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    name: str = Field("", max_length=200)
+
+
 @dataclass(frozen=True)
 class ModelKey:
     """What makes a loaded component the same component; equal keys are shared between engines and jobs."""
@@ -94,6 +107,7 @@ class Context(Protocol):
         image: PIL image or uint8 [H, W, 3|4]; video: uint8 [T, H, W, 3] with attribute `fps`; mesh: trimesh object;
         splats: PLY bytes; table, archive, data: bytes, str or JSON-able value. Provenance is embedded. Saving a name
         again replaces it. `attributes` are kept beside the file, e.g. role="method" or "baseline", method, seed.
+        `carries` names what of a PIL image's `info` goes into the file: "icc_profile", "exif".
         """
         ...
 

@@ -13,7 +13,7 @@ import json
 import struct
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -55,7 +55,7 @@ def encode(
         raise ValueError(f"{name!r}: a file of kind {kind} ends in {' or '.join(_ENDINGS[kind])}")
     media_type = _MEDIA_TYPES.get(ending, "application/octet-stream")
     if kind == "image":
-        return _png(value, provenance), media_type
+        return _png(value, provenance, attributes.get("carries", ())), media_type
     if kind == "video":
         return _mp4(value, float(attributes["fps"]), provenance), media_type
     if kind == "mesh":
@@ -67,18 +67,22 @@ def encode(
     raise ValueError(f"artifact kind {kind!r} is not known")
 
 
-def _png(value: Any, provenance: Mapping[str, Any]) -> bytes:
-    """A lossless PNG of a PIL image or of uint8 [H, W], [H, W, 3] or [H, W, 4]."""
+def _png(value: Any, provenance: Mapping[str, Any], carries: Sequence[str] = ()) -> bytes:
+    """A lossless PNG of a PIL image or of uint8 [H, W], [H, W, 3] or [H, W, 4].
+
+    `carries` names what of an image's `info` goes into the file: "icc_profile", "exif".
+    """
     image = value if isinstance(value, Image.Image) else Image.fromarray(_bytes_array(value, (2, 3)))
     if image.mode not in _PIXEL_MODES:
         image = image.convert("RGBA" if "transparency" in image.info or "A" in image.mode else "RGB")
-    # Only the pixels: whatever an image remembers of its own origin would make equal pictures unequal files.
+    # Only the pixels, and what was asked for: whatever else an image remembers of its origin is nobody's business.
     bare = Image.new(image.mode, image.size)
     bare.paste(image)
     text = PngInfo()
     text.add_text(KEY, dumps(provenance))
     buffer = io.BytesIO()
-    bare.save(buffer, "PNG", pnginfo=text, compress_level=6)
+    kept = {name: image.info[name] for name in ("icc_profile", "exif") if name in carries and image.info.get(name)}
+    bare.save(buffer, "PNG", pnginfo=text, compress_level=6, **kept)
     return buffer.getvalue()
 
 

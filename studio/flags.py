@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 
 from studio.contract import EngineSpec
 from studio.errors import InvalidInput, NotFound
+from studio.inputs import takes_files
 
 MOST_SEEDS = 100_000
 RESERVED = ("help", "seeds", "preset", "settings", "out", "owner", "priority")  # flags of the commands themselves
@@ -33,7 +34,7 @@ def add_flags(parser: argparse.ArgumentParser, spec: EngineSpec) -> None:
         if _is_list(info):
             single = name.removesuffix("s")
             names += [names[0].removesuffix("s")] if single not in (name, *spec.params.model_fields) else []
-            words |= {"action": "append", "metavar": "VALUE"}
+            words |= {"action": "append", "metavar": "PATH" if takes_files(info) else "VALUE"}
         elif info.annotation is bool:
             words |= {"action": argparse.BooleanOptionalAction}
         else:
@@ -46,8 +47,10 @@ def values_of(options: argparse.Namespace, spec: EngineSpec) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, info in spec.params.model_fields.items():
         given = getattr(options, f"param:{name}", None)
-        if given is not None:
-            values[name] = [part for text in given for part in text.split(",")] if _is_list(info) else given
+        if given is None:
+            continue
+        split = _is_list(info) and not takes_files(info)  # a comma may stand in a path
+        values[name] = [part for text in given for part in text.split(",")] if split else given
     return values
 
 
@@ -98,7 +101,7 @@ def _is_list(info: FieldInfo) -> bool:
 
 def _metavar(info: FieldInfo) -> str:
     kind = _kinds(info)[0]
-    return {int: "N", float: "X", str: "TEXT"}.get(kind, "VALUE")
+    return "PATH" if takes_files(info) else {int: "N", float: "X", str: "TEXT"}.get(kind, "VALUE")
 
 
 def _choices(info: FieldInfo) -> list[str]:
@@ -115,6 +118,8 @@ def _help(info: FieldInfo) -> str:
         name: getattr(item, name) for item in info.metadata for name in ("ge", "gt", "le") if hasattr(item, name)
     }
     parts = [info.description or info.title or ""]
+    if takes_files(info):
+        return f"{parts[0]} A file or a folder."
     if choices := _choices(info):
         parts.append(f"One of: {', '.join(choices)}.")
     low, high = bounds.get("ge", bounds.get("gt")), bounds.get("le")

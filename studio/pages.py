@@ -14,7 +14,7 @@ from fastapi import APIRouter, Depends, Query
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse, Response
 
-from studio.api_results import manifest_of, preview_of
+from studio.api_results import archive_of, manifest_of, preview_of
 from studio.api_schema import LARGEST, JobId, Number, Owner
 from studio.errors import AtelierError, NotFound
 from studio.exhibits import cover, exhibits, numbers_under, seed_of, seeds_of
@@ -147,6 +147,10 @@ def _result_routes(router: APIRouter, services: Services, pages: Pages) -> None:
     @router.get("/r/{token}/manifest")
     def manifest(job: Job = found) -> dict[str, Any]:
         return manifest_of(services, job.id)
+
+    @router.get("/r/{token}/files.zip")
+    def archive(role: str = "", job: Job = found) -> Response:
+        return archive_of(services, job.id, role)
 
     @router.get("/r/{token}/previews/{seq}")
     def preview(seq: Number, job: Job = found) -> Response:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zipfile
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,7 @@ from studio.videos import check_video, decode_first_frame
 
 PICTURES = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP"}  # media type -> Pillow's name
 CHOOSE = "Choose a PNG, JPEG or WebP picture."
+ARCHIVE_FILES, ARCHIVE_BYTES = 2000, 2 * 2**30  # of a zip archive: files, and bytes of all of them unpacked
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,14 @@ def sniff(data: bytes) -> str:
 
 
 def check_upload(data: bytes, limits: Limits = Limits(), *, field: str = "file") -> Upload:  # noqa: B008 - frozen
-    """A picture, a video, a mesh, or a manifest, whose layout holds together. Raises InvalidInput or TooLarge."""
+    """A picture, video, mesh, archive or manifest whose layout holds together. Raises InvalidInput or TooLarge."""
     _check_size(data, limits.bytes, field)
     media_type = sniff(data)
     if media_type in PICTURES:
         return check_picture(data, max_bytes=limits.bytes, max_pixels=limits.pixels, field=field)
+    if media_type == "application/zip":
+        check_archive(data, field=field)
+        return Upload(media_type)
     if media_type not in _RESULTS:
         raise InvalidInput(f"This is {_words(media_type)}, which cannot be used here.", CHOOSE, field=field)
     try:
@@ -110,6 +115,27 @@ def check_picture(data: bytes, *, max_bytes: int, max_pixels: int, field: str = 
             field=field,
         )
     return Upload(media_type, width, height)
+
+
+def check_archive(data: bytes, *, field: str = "file") -> None:
+    """Whether a zip archive can be unpacked, by its list of contents alone. Raises InvalidInput or TooLarge."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+    except (zipfile.BadZipFile, ValueError, OSError, struct.error) as error:
+        raise InvalidInput("The archive is damaged or incomplete.", "Make it again.", field=field) from error
+    if not entries:
+        raise InvalidInput("The archive holds no files.", "Put some into it.", field=field)
+    if any(entry.flag_bits & 1 for entry in entries):
+        raise InvalidInput("The archive is locked with a password.", "Make one without.", field=field)
+    unpacked = sum(entry.file_size for entry in entries)
+    if len(entries) > ARCHIVE_FILES or unpacked > ARCHIVE_BYTES:
+        raise TooLarge(
+            f"The archive holds {len(entries)} files of {unpacked / 2**20:.0f} MB together; {ARCHIVE_FILES} files of "
+            f"{ARCHIVE_BYTES / 2**20:.0f} MB are allowed.",
+            "Split it.",
+            field=field,
+        )
 
 
 def open_picture(data: bytes, *, max_bytes: int, max_pixels: int, field: str = "image") -> Image.Image:

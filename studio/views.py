@@ -62,6 +62,11 @@ class Links:
         return f"{self.base}/manifest"
 
     @property
+    def archive(self) -> str:
+        """All results in one file."""
+        return f"{self.base}/files.zip"
+
+    @property
     def panel(self) -> str:
         """The job as a piece of HTML."""
         return f"{self.base}/panel"
@@ -95,6 +100,7 @@ def job_view(services: Services, job: Job, links: Links) -> dict[str, Any]:
         "outputs": outputs,
         "metrics": services.artifacts.job_metrics(job.id),
         "manifest": links.manifest if finished else None,
+        "archive": links.archive if finished and len(outputs) > 1 else None,
         "version": f"{job.state}.{job.wish}.{job.attempts}.{job.priority}.{len(outputs)}",
         "links": {"self": links.state, "panel": links.panel},
     }
@@ -109,8 +115,15 @@ def spec_of(services: Services, engine: str) -> EngineSpec | None:
 
 
 def headline(params: Mapping[str, Any]) -> str:
-    """What tells one job from another at a glance."""
-    return str(params.get("prompt", "")).strip()
+    """What tells one job from another at a glance: its prompt, else the names of its files."""
+    return str(params.get("prompt", "")).strip() or _files_of(params)
+
+
+def _files_of(params: Mapping[str, Any]) -> str:
+    """ "a.png and 3 more"; nothing where no parameter is a file."""
+    values = [item for value in params.values() for item in (value if isinstance(value, list | tuple) else [value])]
+    names = [str(item.get("name", "")) for item in values if isinstance(item, Mapping) and "sha256" in item]
+    return "" if not names else names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
 
 
 def progress_view(job: Job) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import re
 import sys
 from collections.abc import Iterator
@@ -210,7 +211,7 @@ def test_pocket_trains_and_knows_no_pages(path: Path):
         name
         for name in imports(path)
         if top(name) == "engines"
-        and not re.match(r"engines(\.\w+\.(train|pipeline|judge|neighbours)(\.|$)|\.shared)", name)
+        and not re.match(r"engines(\.\w+\.(train|pipeline|judge|neighbours|identity)(\.|$)|\.shared)", name)
     ]
     assert not bad
 
@@ -323,6 +324,10 @@ def test_shipped_files_carry_source_and_licence():
             assert path.stat().st_size < 10_000_000, f"{path} is 10 MB or more"
             folder = path.relative_to(ROOT).parts[1]
             assert f"assets/{folder}" in third_party, f"assets/{folder} is not in THIRD_PARTY.md"
+    photos = ROOT / "assets" / "examples" / "photos"
+    told = (photos / "README.md").read_text()
+    for path in photos.glob("*.png"):
+        assert hashlib.sha256(path.read_bytes()).hexdigest() in told, f"{path.name} is not the file that was licensed"
     for weights in (ROOT / "assets" / "pocket").glob("*/"):
         assert (weights / "README.md").exists(), f"{weights.name} has no model card"
 

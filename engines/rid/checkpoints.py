@@ -60,7 +60,10 @@ def convert(source: Path, target: Path, eps: float | None = None, num_heads: int
 
 
 def load(path: Path) -> Defender:
-    """The folded defender of a converted checkpoint, ready to run. Raises InvalidInput."""
+    """The folded defender of a converted or a published checkpoint, ready to run. Raises InvalidInput."""
+    if path.suffix != ".safetensors":
+        weights = _read(path)
+        return _made(weights, _check(weights, PUBLISHED_HEADS), budget_of_name(path.name))
     try:
         with safe_open(path, "pt") as file:
             told = file.metadata() or {}
@@ -69,10 +72,25 @@ def load(path: Path) -> Defender:
         raise InvalidInput(f"{path.name} cannot be read as safetensors.", REMEDY) from error
     if not {"eps", "num_heads"} <= told.keys():
         raise InvalidInput(f"{path.name} does not say its budget.", "Convert the published file again.")
-    shape = _check(weights, int(told["num_heads"]))
-    defender = Defender(shape, float(told["eps"]), folded=True)
-    defender.load_state_dict(fold(weights))
+    return _made(weights, _check(weights, int(told["num_heads"])), float(told["eps"]))
+
+
+def _made(weights: dict[str, Tensor], shape: Shape, eps: float) -> Defender:
+    defender = Defender(shape, eps, folded=True)
+    defender.load_state_dict({name: tensor.float() for name, tensor in fold(weights).items()})
     return defender.eval()
+
+
+def save(defender: Defender, target: Path, dtype: torch.dtype = torch.float16) -> None:
+    """Write a folded defender with its budget and heads, as `load` reads it."""
+    told = {
+        "eps": repr(defender.eps),
+        "num_heads": str(defender.shape.num_heads),
+        "source": "trained",
+        "engine": "rid",
+    }
+    weights = {name: tensor.to(dtype).contiguous() for name, tensor in fold(defender.state_dict()).items()}
+    save_file(weights, target, metadata=told)
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -12,7 +12,11 @@ from torch import Tensor
 
 def upright_rgb(image: Image.Image) -> Image.Image:
     """The picture turned as its EXIF tag says, transparency over white, in RGB."""
-    image = ImageOps.exif_transpose(image)
+    return over_white(ImageOps.exif_transpose(image))
+
+
+def over_white(image: Image.Image) -> Image.Image:
+    """In RGB, transparency over white."""
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGB", image.size, (255, 255, 255))

@@ -26,6 +26,42 @@ def visibility_metrics(clean: np.ndarray, protected: np.ndarray) -> tuple[int, f
     return int(np.abs(change).max()), float(np.abs(change).mean()), psnr
 
 
+def structural_similarity(clean: np.ndarray, other: np.ndarray) -> float:  # uint8 [H, W, 3], same shape -> up to 1
+    """SSIM (Wang et al. 2004, eq. 13): Gaussian window of deviation 1.5, mean over pixels and colours."""
+    a, b = (torch.from_numpy(x.astype(np.float32)).movedim(-1, 0)[:, None] for x in (clean, other))
+    at = torch.arange(11) - 5.0
+    line = torch.exp(-at.square() / (2 * 1.5**2))
+    kernel = torch.outer(line, line)[None, None] / line.sum() ** 2
+
+    def mean(x: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(x, kernel)
+
+    mu_a, mu_b = mean(a), mean(b)
+    var_a, var_b = mean(a * a) - mu_a**2, mean(b * b) - mu_b**2
+    both = mean(a * b) - mu_a * mu_b
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    alike = (2 * mu_a * mu_b + c1) * (2 * both + c2) / ((mu_a**2 + mu_b**2 + c1) * (var_a + var_b + c2))
+    return float(alike.mean())
+
+
+def survival(
+    clean: np.ndarray,  # uint8 [H, W, 3], as the following
+    protected: np.ndarray,
+    clean_after: np.ndarray,  # the same two after something was done to them
+    protected_after: np.ndarray,
+) -> tuple[float, float]:
+    """What is left of a perturbation: its energy over that before, and its correlation with what it was, both 0 .. 1.
+
+    Both are 0 where there is nothing left, or was nothing.
+    """
+    before = protected.astype(np.float64) - clean
+    after = protected_after.astype(np.float64) - clean_after
+    energy, left = float(np.square(before).sum()), float(np.square(after).sum())
+    if not energy or not left:
+        return 0.0, 0.0
+    return min(1.0, left / energy), max(0.0, float((before * after).sum() / np.sqrt(energy * left)))
+
+
 def identity_metrics(
     embeddings: np.ndarray,  # [N, D], one a generated picture
     detected: np.ndarray,  # bool [N], whether it shows a face

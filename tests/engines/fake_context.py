@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from studio import bundle
+from studio import bundle, encoders
 from studio.contract import ModelKey
 from studio.errors import Cancelled
 
@@ -54,6 +53,7 @@ class FakeContext:
         self.models = models or FakeModels()
         self.stop_at, self.crash_at = stop_at, crash_at
         self.checks = 0
+        self.uploads: dict[str, bytes] = {}
         self.reports: list[tuple[int, int, str]] = []
         self.previews: list[Image.Image] = []
         self.files: dict[str, bytes] = {}
@@ -65,6 +65,7 @@ class FakeContext:
     def again(self) -> FakeContext:
         """The next attempt at the same job: durable things stay, nothing interferes."""
         following = FakeContext(self.weights, plan=self.plan, models=self.models)
+        following.uploads = self.uploads
         following.files, following.attributes = dict(self.files), dict(self.attributes)
         following.numbers, following.newest, following.cached = dict(self.numbers), self.newest, dict(self.cached)
         return following
@@ -85,19 +86,18 @@ class FakeContext:
         return torch.Generator("cpu").manual_seed(seed)
 
     def input(self, sha: str) -> bytes:
-        raise KeyError(sha)
+        return self.uploads[sha]
 
     def save(self, name: str, kind: str, value: Any, **attributes: Any) -> str:
-        buffer = io.BytesIO()
-        value.save(buffer, "PNG")
-        self.files[name], self.attributes[name] = buffer.getvalue(), {"kind": kind, **attributes}
+        data, _ = encoders.encode(kind, value, name, {"engine": "fake"}, attributes)
+        self.files[name], self.attributes[name] = data, {"kind": kind, **attributes}
         return name
 
     def done(self, name: str) -> bool:
         return name in self.files
 
     def metrics(self, name: str, /, **values: Any) -> None:
-        self.numbers[name] = values
+        self.numbers[name] = {**self.numbers.get(name, {}), **values}
 
     def checkpoint(self, step: int, state: Mapping[str, Any]) -> None:
         self.newest = (step, bundle.pack(state))

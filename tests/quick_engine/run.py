@@ -63,6 +63,8 @@ def _steps(ctx: Context, params: QuickParams, weights: np.ndarray, number: int, 
         first, state = kept[0], kept[1]["state"]
     if params.picture:
         state = state + np.frombuffer(ctx.input(params.picture)[:1], np.uint8)
+    for file in params.files:
+        state = state + np.frombuffer(ctx.input(file.sha256)[-1:], np.uint8)
     total = params.steps * turns
     for step in range(first, params.steps):
         ctx.check()

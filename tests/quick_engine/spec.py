@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from studio.contract import DeviceFacts, EngineSpec, Estimate, Metric, Paper, Params
+from studio.contract import DeviceFacts, EngineSpec, Estimate, FileRef, Metric, Paper, Params
 from studio.errors import InvalidInput
 
 Fault = Literal["", "raise", "refuse", "memory", "memory_always", "hang", "seize", "die", "unasked", "poison"]
@@ -29,6 +29,12 @@ class QuickParams(Params):
     model: str = Field("one", title="Model", description="Whatever must be loaded.")
     picture: str = Field(
         "", title="Picture", description="The hash of an uploaded file, to be copied into the result."
+    )
+    files: tuple[FileRef, ...] = Field(
+        (),
+        title="Files",
+        description="Pictures, to be added to the result.",
+        json_schema_extra={"accept": "image/*,.zip"},
     )
     barrier: str = Field("", title="Barrier", description="A file: the run waits at `hold_at` until it exists.")
     hold_at: int = Field(0, ge=0, title="Hold at", description="The step that waits for the barrier.")

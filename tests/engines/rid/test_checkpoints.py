@@ -67,8 +67,12 @@ def test_damaged_files_are_refused(published: Path, tmp_path: Path):
     cut.write_bytes(published.read_bytes()[:1000])
     with pytest.raises(InvalidInput, match="damaged"):
         convert(cut, tmp_path / "out.safetensors")
+    with pytest.raises(InvalidInput, match="damaged"):
+        load(cut)
+    disguised = tmp_path / "disguised.safetensors"
+    disguised.write_bytes(published.read_bytes())
     with pytest.raises(InvalidInput, match="cannot be read"):
-        load(published)
+        load(disguised)
 
 
 def test_the_budget_must_be_known():

@@ -1,0 +1,214 @@
+"""RID as the house knows it: parameters with ranges and help, presets, validation and estimate. No torch.
+
+Paper: "Real-time Identity Defenses against Malicious Personalization of Diffusion Models", arXiv 2412.09844.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from engines.rid.presets import MODELS, SURROGATES
+from studio.contract import DeviceFacts, EngineSpec, Estimate, FileRef, Metric, Paper, Params
+from studio.errors import InvalidInput
+
+__all__ = ["CONDITIONS", "MODELS", "SPEC", "RidParams"]
+
+Condition = Literal["clean", "rid", "random", "pgd"]
+MOST_FILES = 500
+THIEF_PHOTOS = (4, 8)  # how many pictures of a person a thief needs, and uses at most
+SQUARES = 1.4  # of a typical photo
+GFLOPS = {"cpu": 40.0, "cuda": 20_000.0}  # of one core or card, before the first timing
+ACTIVATIONS = 0.6e9  # bytes, of a batch at 512 px
+CONDITIONS = {
+    "clean": "The pictures as they are",
+    "rid": "Protected by RID",
+    "random": "Random noise of the same strength",
+    "pgd": "Protected picture by picture (AdvDM)",
+}
+
+
+class RidParams(Params):
+    """Everything that decides a result."""
+
+    images: tuple[FileRef, ...] = Field(
+        (),
+        title="Photos",
+        description="Portraits as PNG, JPEG or WebP, as many as you like, or zip archives of them.",
+        json_schema_extra={"accept": "image/*,.zip"},
+    )
+    task: Literal["protect", "thief"] = Field(
+        "protect",
+        title="Task",
+        description="Protect the photos; or play the thief, who personalises a model on 4 to 8 of them.",
+    )
+    model: Literal["pocket", "published"] = Field(
+        "pocket",
+        title="Model",
+        description="The pocket defender ships with Atelier; the published one is a download.",
+    )
+    budget: float = Field(
+        12.0,
+        gt=0,
+        le=64,
+        title="Strength",
+        description="How far any colour of any pixel may move, of 255 levels. More protects better, and shows.",
+        json_schema_extra={"unit": "grey levels"},
+    )
+    framing: Literal["keep", "crop"] = Field(
+        "keep",
+        title="Size",
+        description="keep: every photo stays as large as it is; crop: a square as the authors evaluated it.",
+    )
+    keep_exif: bool = Field(
+        False,
+        title="Keep camera data",
+        description="Off: place, time and camera are removed from the protected photo.",
+    )
+    differences: bool = Field(
+        True, title="Difference pictures", description="What was changed, amplified, beside every photo."
+    )
+    conditions: tuple[Condition, ...] = Field(
+        ("clean", "rid", "random"),
+        title="What the thief gets",
+        description="A thief is trained on each of these; random noise shows that it is not just any noise.",
+    )
+    thief: Literal["full", "lora", "inversion"] = Field(
+        "full",
+        title="Way of stealing",
+        description="Fine-tune the whole model, a LoRA of it, or only one word (textual inversion).",
+    )
+    thief_steps: int | None = Field(
+        None, ge=1, le=10_000, title="Training steps of the thief", description="Empty: as many as that way takes."
+    )
+    generated: int = Field(8, ge=1, le=64, title="Pictures to generate", description="By each thief.")
+    purify: Literal["none", "jpeg75", "jpeg50", "resize", "blur", "noise", "diffusion"] = Field(
+        "none",
+        title="Purification",
+        description="What the thief does to the photos first, hoping to remove the protection.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _start_from_the_model(cls, values: Any) -> Any:
+        """Settings that are not given are the model's, and are stored, so that a result can always be repeated."""
+        if isinstance(values, dict) and (model := MODELS.get(values.get("model", "pocket"))):
+            return {**model.settings, **values}
+        return values
+
+
+def validate(params: RidParams) -> None:
+    """Raise InvalidInput, with the field and what to do, for a run that cannot work."""
+    if not params.images:
+        raise InvalidInput("There is no photo yet.", "Add one, several, or a zip archive.", field="images")
+    if len(params.images) > MOST_FILES:
+        raise InvalidInput(
+            f"{len(params.images)} files are too many at once.",
+            f"Use at most {MOST_FILES}, or a zip archive.",
+            field="images",
+        )
+    model = MODELS[params.model]
+    if model.file_for(params.budget) is None:
+        raise InvalidInput(
+            f"{model.title} was trained for at most {model.largest:g} grey levels, not for {params.budget:g}.",
+            f"Choose a strength up to {model.largest:g}.",
+            field="budget",
+        )
+    if params.task == "thief":
+        _check_thief(params)
+
+
+def _check_thief(params: RidParams) -> None:
+    if not params.conditions:
+        raise InvalidInput("The thief gets nothing to learn from.", "Choose at least one.", field="conditions")
+    if len(set(params.conditions)) < len(params.conditions):
+        raise InvalidInput("Something is chosen twice.", "Name each once.", field="conditions")
+    if "clean" not in params.conditions:
+        raise InvalidInput(
+            "Without the pictures as they are there is nothing to compare with.",
+            "Choose them too.",
+            field="conditions",
+        )
+
+
+def estimate(params: RidParams, facts: DeviceFacts) -> Estimate:
+    """Seconds, bytes and work in GFLOP; archives count as one photo, as nobody has looked inside yet."""
+    validate(params)
+    model = MODELS[params.model]
+    photos = len(params.images)
+    if params.task == "protect":
+        work = photos * (model.gflop * SQUARES + 2.0)
+    else:
+        step = 15 * model.gflop
+        way = SURROGATES[model.surrogate].ways[params.thief]
+        steps = params.thief_steps or way["steps"]
+        work = len(params.conditions) * step * (steps * way["batch"] / 4 + 20 * params.generated / 4)
+        work += step * 100 * ("pgd" in params.conditions)
+    rate = facts.speed or GFLOPS.get(facts.kind, GFLOPS["cpu"])
+    memory = model.memory + ACTIVATIONS * (model.side / 512) ** 2 + 0.6e9 * (1 + (params.task == "thief"))
+    if memory > facts.memory_total:
+        raise InvalidInput(
+            f"{model.title} needs {memory / 2**30:.1f} GB; {facts.name} has {facts.memory_total / 2**30:.1f} GB.",
+            "Choose the pocket model.",
+            field="model",
+        )
+    zipped = any(file.name.lower().endswith(".zip") for file in params.images)
+    note = "Archives are counted as one photo each: it may take longer." if zipped else ""
+    return Estimate(2.0 + work / rate, int(memory), work, note=note)
+
+
+def model_key(params: RidParams) -> str:
+    """What must be loaded for a run."""
+    return f"rid/{params.model}/{params.task}"
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    f"{name} ({level:g} grey levels)": {"budget": level} for name, level in MODELS["pocket"].strengths.items()
+}
+PRESETS["As published, 512 px crop"] = {"model": "published", "budget": 6.0, "framing": "crop"}
+
+METRICS = {
+    "max_change": Metric("Largest change", "The most that any colour of any pixel was moved.", "lower", "levels"),
+    "mean_change": Metric("Mean change", "How far colours were moved on average.", "lower", "levels"),
+    "psnr": Metric(
+        "PSNR", "Closeness to the original; above 40 dB hardly anybody sees a difference.", "higher", "dB"
+    ),
+    "ssim": Metric("SSIM", "Likeness to the original as the eye weighs it; 1 is the same.", "higher"),
+    "jpeg_energy": Metric("Left after JPEG 75", "Share of the protection's energy after saving as JPEG.", "higher"),
+    "jpeg_correlation": Metric("Alike after JPEG 75", "How much what is left is what was put in.", "higher"),
+    "ism": Metric(
+        "Identity", "Likeness of the generated faces to the person; lower means better protected.", "lower"
+    ),
+    "fdfr": Metric("No face", "Share of the generated pictures that show no face at all.", "higher"),
+    "fid": Metric(
+        "Fréchet distance", "How far the generated pictures are from the person's; a trend only.", "higher"
+    ),
+    "brisque": Metric("BRISQUE", "How unnatural the generated pictures look.", "higher"),
+}
+
+SPEC = EngineSpec(
+    name="rid",
+    title="RID",
+    tagline="Portraits that look the same and that a thief's model cannot learn a face from.",
+    summary="A diffusion model personalised on a few photos of somebody draws that person in any scene. RID adds a "
+    "faint pattern to photos before they are posted, found by one pass of a network instead of minutes of search for "
+    "each picture; a model personalised on such photos draws other or broken faces.",
+    paper=Paper(
+        "Real-time Identity Defenses against Malicious Personalization of Diffusion Models",
+        "Hanzhong Guo et al.",
+        2024,
+        "https://arxiv.org/abs/2412.09844",
+    ),
+    licence="This implementation: Apache-2.0. Weights: "
+    + "; ".join(f"{model.title}: {model.licence}" for model in MODELS.values())
+    + ".",
+    params=RidParams,
+    accepts=("image",),
+    produces=("image", "archive", "table"),
+    estimate=estimate,
+    validate=validate,
+    model_key=model_key,
+    presets=PRESETS,
+    metrics=METRICS,
+)

@@ -1,0 +1,79 @@
+"""A diffusion model as protection and thief see it: pictures to latents, noisy latents to predicted noise.
+
+What stands between a perturbation and its effect is the encoder, so gradients flow through it; nothing flows through
+the U-Net unless a thief trains it. Knows no file, no defender and no identity.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Diffusion(nn.Module):
+    """Autoencoder, U-Net, text encoder and noise schedule of Stable Diffusion; frozen and in evaluation mode."""
+
+    def __init__(self, vae: Any, unet: Any, text: Any, tokenizer: Any, scheduler: Any) -> None:
+        super().__init__()
+        self.vae, self.unet, self.text = vae, unet, text
+        self.tokenizer, self.scheduler = tokenizer, scheduler
+        self.alphas_cumprod: Tensor
+        self.register_buffer("alphas_cumprod", scheduler.alphas_cumprod.float().clone(), persistent=False)
+        self.requires_grad_(False).eval()
+
+    @property
+    def steps(self) -> int:
+        """Timesteps of the schedule."""
+        return len(self.alphas_cumprod)
+
+    @property
+    def side(self) -> int:
+        """Pixels a side of its pictures."""
+        return int(self.unet.config.sample_size * 2 ** (len(self.vae.config.block_out_channels) - 1))
+
+    def own_copy(self) -> Diffusion:
+        """A model to train: the autoencoder and the schedule shared, the rest copied."""
+        return Diffusion(
+            self.vae,
+            copy.deepcopy(self.unet),
+            copy.deepcopy(self.text),
+            copy.deepcopy(self.tokenizer),
+            self.scheduler,
+        )
+
+    def encode(
+        self, pictures: Tensor, noise: Tensor | None = None
+    ) -> Tensor:  # [B, 3, H, W] in [-1, 1] -> [B, C, h, w]
+        """Scaled latents, with the gradient of the encoder; sampled with `noise` of their shape, else the mean."""
+        posterior = self.vae.encode(pictures).latent_dist
+        latents = posterior.mean if noise is None else posterior.mean + posterior.std * noise
+        return latents * self.vae.config.scaling_factor
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:  # [B, C, h, w] -> [B, 3, H, W] in [-1, 1]
+        """Pictures of scaled latents."""
+        return self.vae.decode(latents / self.vae.config.scaling_factor).sample.clamp(-1, 1)
+
+    def embed(self, prompts: list[str]) -> Tensor:  # -> [B, T, D]
+        """What the text encoder makes of prompts, padded to its full length."""
+        tokens = self.tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        limit = self.text.config.max_position_embeddings
+        return self.text(tokens[:, :limit].to(self.alphas_cumprod.device)).last_hidden_state
+
+    def predict(
+        self, noisy: Tensor, timesteps: Tensor, words: Tensor
+    ) -> Tensor:  # [B, C, h, w], int64 [B], [B, T, D]
+        """The predicted noise; a model that predicts velocity is translated."""
+        predicted = self.unet(noisy, timesteps, encoder_hidden_states=words).sample
+        if self.scheduler.config.prediction_type == "epsilon":
+            return predicted
+        kept = self.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+        return kept.sqrt() * predicted + (1 - kept).sqrt() * noisy
+
+    def noised(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:  # [B, C, h, w]
+        """sqrt(abar) z + sqrt(1 - abar) e."""
+        kept = self.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+        return kept.sqrt() * latents + (1 - kept).sqrt() * noise

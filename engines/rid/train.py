@@ -1,0 +1,131 @@
+"""Training a defender: adversarial score distillation against diffusion models, and regression to targets.
+
+RID (arXiv 2412.09844), the combined objective: every step takes plain pictures, on which the perturbed latents are
+pushed away from what the diffusion models believe, and pairs of pictures with their perturbations found by search.
+Surviving JPEG, resizing and noise is our addition, an option. Does not know where pictures come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from engines.rid.adv_sds import adv_sds_loss, rid_total_loss
+from engines.rid.defender import Defender
+from engines.rid.jpeg import jpeg_proxy
+from engines.rid.surrogate import Diffusion
+
+PROMPT = " "  # of the surrogates in training
+REGRESSION = 10.0  # weight of the L1 to the targets
+SHAKEN = 0.5  # how often a perturbed picture is treated roughly, where that is asked for
+
+
+@dataclass
+class Protecting:
+    """The task of `engines.shared.training`: perturb what a source of pictures hands over.
+
+    Holds paths until its first call, so that handing it to another process costs nothing.
+    """
+
+    pictures: list[Path]  # safetensors with "pictures", uint8 [..., 3, S, S]
+    surrogates: list[Path]  # Stable Diffusion folders
+    load: Callable[[Path], Diffusion]
+    pairs: Path | None = None  # safetensors with "source" and "attacked", uint8 [N, 3, S, S]
+    regression: float = REGRESSION
+    rough: bool = False
+    pool: Tensor | None = None
+    targets: tuple[Tensor, Tensor] | None = None
+    models: list[Diffusion] = field(default_factory=list)
+
+    def __call__(self, student: nn.Module, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """The losses of `count` pictures, a quarter of which have targets."""
+        self._open()
+        assert self.pool is not None
+        paired = count // 4 if self.targets is not None else 0
+        plain = drawn(self.pool, count - paired, generator)
+        source, attacked = plain[:0], plain[:0]
+        if self.targets is not None:
+            which = torch.randint(len(self.targets[0]), (paired,), generator=generator)
+            source, attacked = (to_float(part[which]) for part in self.targets)
+        deltas = student(torch.cat([plain, source]))
+        moved = plain + deltas[: len(plain)]
+        if self.rough:
+            moved = shaken(moved, generator)
+        losses = torch.stack([surrogate_loss(model, moved, generator) for model in self.models])
+        if not paired:
+            return {"sds": losses.mean()}
+        total = rid_total_loss(deltas[len(plain) :], source, attacked, losses, self.regression)
+        return {"sds": losses.mean(), "regression": total.total - losses.mean()}
+
+    def _open(self) -> None:
+        if self.pool is None:
+            shards = [load_file(path)["pictures"] for path in self.pictures]
+            self.pool = torch.cat([shard.flatten(0, -4) if shard.ndim > 4 else shard for shard in shards])
+            self.models = [self.load(path) for path in self.surrogates]
+            if self.pairs is not None:
+                pairs = load_file(self.pairs)
+                self.targets = pairs["source"], pairs["attacked"]
+
+
+def surrogate_loss(model: Diffusion, pictures: Tensor, generator: torch.Generator) -> Tensor:  # [B, 3, S, S] -> []
+    """Adv-SDS of one surrogate; the gradient reaches the pictures through the encoder alone."""
+
+    def draw(like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=generator).to(like)
+
+    posterior = model.vae.encode(pictures).latent_dist
+    latents = (posterior.mean + posterior.std * draw(posterior.mean)) * model.vae.config.scaling_factor
+    noise = draw(latents)
+    timesteps = torch.randint(model.steps, (len(pictures),), generator=generator).to(latents.device)
+    with torch.no_grad():
+        noisy = model.noised(latents, noise, timesteps)
+        words = model.embed([PROMPT]).expand(len(pictures), -1, -1)
+        predicted = model.predict(noisy, timesteps, words)
+    return adv_sds_loss(latents, noise, predicted, timesteps, model.alphas_cumprod)[1]
+
+
+def drawn(pool: Tensor, count: int, generator: torch.Generator) -> Tensor:  # uint8 [N, 3, S, S] -> [count, 3, S, S]
+    """Pictures from a pool, half of them mirrored."""
+    chosen = to_float(pool[torch.randint(len(pool), (count,), generator=generator)])
+    mirrored = torch.rand(count, 1, 1, 1, generator=generator) < 0.5
+    return torch.where(mirrored, chosen.flip(-1), chosen)
+
+
+def to_float(pictures: Tensor) -> Tensor:  # uint8 -> float32 in [-1, 1]
+    """Pictures as networks take them."""
+    return pictures.float().div_(127.5).sub_(1)
+
+
+def shaken(pictures: Tensor, generator: torch.Generator) -> Tensor:  # [B, 3, S, S] in about [-1, 1]
+    """Every other time the whole batch through a JPEG that lets gradients pass, or smaller and back, or grainy."""
+    if torch.rand((), generator=generator) > SHAKEN:
+        return pictures
+    way, amount = int(torch.randint(3, (), generator=generator)), float(torch.rand((), generator=generator))
+    if way == 0:
+        return jpeg_proxy(((pictures + 1) / 2).clamp(0, 1), 50 + 45 * amount) * 2 - 1
+    if way == 1:
+        side = pictures.shape[-1]
+        smaller = max(8, round(side * (0.5 + 0.5 * amount)))
+        small = F.interpolate(pictures, (smaller, smaller), mode="bilinear", antialias=True, align_corners=False)
+        return F.interpolate(small, (side, side), mode="bilinear", align_corners=False)
+    return pictures + 0.04 * amount * torch.randn(pictures.shape, generator=generator)
+
+
+def hidden(name: str, weight: Tensor) -> bool:
+    """Matrices inside the blocks; not patches, modulations and the last layer."""
+    return name.startswith("blocks.") and weight.ndim == 2 and "adaLN" not in name
+
+
+def build(shape: Sequence[int], eps: float, seed: int) -> Defender:
+    """A fresh folded defender of (side, patch, width, depth, heads): its first perturbation is exactly nothing."""
+    from engines.rid.defender import Shape
+
+    torch.manual_seed(seed)
+    side, patch, width, depth, heads = shape
+    return Defender(Shape(side, patch, width, depth, heads), eps, folded=True)

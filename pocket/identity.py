@@ -1,0 +1,236 @@
+"""Training the identity embedder on toy people, and the tests it has to pass before its word counts.
+
+Identities of training, of the choice of a threshold and of the examination have seeds of their own. Broken samples of
+two kinds that it has never been shown (noise, blobs) are kept for the examination.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from engines.rid.identity import SIDE, WIDTH, Embedder, cosine_softmax_loss
+from engines.shared.training import Recipe, load_average, train
+from pocket import people, world
+
+TRAINING, CHOOSING, EXAMINING = 20_000_000, 30_000_000, 40_000_000  # first seeds of identities
+IDENTITIES, VIEWS, TOYS = 1200, 12, 3000
+SHARD = 100  # identities of a file
+RECIPE = Recipe(seed=11, steps=2400, batch=72, ranks=1, cooldown=1400, muon_rate=0.02, adam_rate=2e-3, ema=0.995)
+
+
+class Student(nn.Module):
+    """The embedder, and a direction for every identity of the training."""
+
+    def __init__(self, identities: int = IDENTITIES, seed: int = RECIPE.seed) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.embedder = Embedder()
+        self.centres = nn.Parameter(torch.randn(identities, WIDTH) * 0.1)
+
+
+@dataclass
+class Recognition:
+    """The task of `engines.shared.training`: tell identities apart, and people from what is none."""
+
+    people: list[Path]
+    toys: Path
+    pictures: Tensor | None = None  # uint8 [N, VIEWS, 3, SIDE, SIDE]
+    others: Tensor | None = None  # uint8 [M, 3, SIDE, SIDE]
+
+    def __call__(self, student: nn.Module, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """The losses of `count` pictures of people and a third as many of what is none."""
+        if self.pictures is None or self.others is None:
+            self.pictures = torch.cat([load_file(path)["pictures"] for path in self.people])
+            self.others = load_file(self.toys)["pictures"]
+        who = torch.randint(len(self.pictures), (count,), generator=generator)
+        view = torch.randint(self.pictures.shape[1], (count,), generator=generator)
+        shown = to_float(self.pictures[who, view])
+        toys = self.others[torch.randint(len(self.others), (count // 6,), generator=generator)]
+        nobody = torch.cat([to_float(toys), spoilt(shown[: count // 6], generator)])
+        embeddings, faces = student.embedder(augmented(torch.cat([shown, nobody]), generator))
+        is_face = (torch.arange(len(faces)) < count).float()
+        return {
+            "identity": cosine_softmax_loss(embeddings[:count], student.centres, who),
+            "face": F.binary_cross_entropy_with_logits(faces, is_face),
+        }
+
+
+def to_float(pictures: Tensor) -> Tensor:  # uint8 [B, 3, S, S] -> float32 in [-1, 1]
+    """Pictures as the network takes them."""
+    return pictures.float().div_(127.5).sub_(1)
+
+
+def augmented(pictures: Tensor, generator: torch.Generator) -> Tensor:  # [B, 3, S, S] in [-1, 1]
+    """Mirrored, moved, scaled, tinted, blurred as an autoencoder blurs, and grainy, each by chance."""
+    count = len(pictures)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.rand(count, *shape, generator=generator)
+
+    theta = torch.zeros(count, 2, 3)
+    scale = 1 + 0.12 * (2 * draw() - 1)
+    theta[:, 0, 0] = scale * torch.where(draw() < 0.5, -1.0, 1.0)
+    theta[:, 1, 1] = scale
+    theta[:, :, 2] = 0.08 * (2 * draw(2) - 1)
+    grid = F.affine_grid(theta, list(pictures.shape), align_corners=False)
+    moved = F.grid_sample(pictures, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    small = F.interpolate(F.avg_pool2d(moved, 2), scale_factor=2.0, mode="bilinear", align_corners=False)
+    moved = moved + draw(1, 1, 1) * (draw(1, 1, 1) < 0.5) * (small - moved)
+    tinted = moved * (1 + 0.15 * (2 * draw(3, 1, 1) - 1)) + 0.12 * (2 * draw(1, 1, 1) - 1)
+    grain = torch.randn(tinted.shape, generator=generator) * 0.12 * draw(1, 1, 1) * (draw(1, 1, 1) < 0.6)
+    return (tinted + grain).clamp(-1, 1)
+
+
+def spoilt(pictures: Tensor, generator: torch.Generator) -> Tensor:  # [B, 3, S, S]
+    """Pictures of people made into pictures of nobody: shuffled tiles, melted, or a part enlarged."""
+    way = torch.randint(3, (len(pictures),), generator=generator)
+    made = torch.stack([tiles(pictures, generator), melted(pictures, generator), enlarged(pictures)])
+    return made[way, torch.arange(len(pictures))]
+
+
+def tiles(pictures: Tensor, generator: torch.Generator) -> Tensor:  # [B, 3, S, S]
+    """Sixteen tiles in another order."""
+    side = pictures.shape[-1] // 4
+    parts = pictures.unflatten(2, (4, side)).unflatten(4, (4, side)).permute(2, 4, 0, 1, 3, 5).flatten(0, 1)
+    mixed = parts[torch.randperm(16, generator=generator)].unflatten(0, (4, 4))
+    return mixed.permute(2, 3, 0, 4, 1, 5).reshape(pictures.shape)
+
+
+def melted(pictures: Tensor, generator: torch.Generator) -> Tensor:  # [B, 3, S, S]
+    """Every point fetched from up to a quarter of the side away, smoothly, in some pictures less."""
+    count = len(pictures)
+    far = 0.18 + 0.3 * torch.rand(count, 1, 1, 1, generator=generator)
+    coarse = far * torch.randn(count, 2, 6, 6, generator=generator)
+    field = F.interpolate(coarse, pictures.shape[-2:], mode="bicubic", align_corners=False)
+    grid = F.affine_grid(torch.eye(2, 3).expand(count, 2, 3), list(pictures.shape), align_corners=False)
+    return F.grid_sample(pictures, grid + field.permute(0, 2, 3, 1), padding_mode="reflection", align_corners=False)
+
+
+def enlarged(pictures: Tensor) -> Tensor:  # [B, 3, S, S]
+    """The lower right quarter alone, where shoulder meets background."""
+    half = pictures.shape[-1] // 2
+    return F.interpolate(pictures[..., half:, half:], pictures.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def noise(count: int, generator: torch.Generator) -> Tensor:  # [B, 3, SIDE, SIDE]
+    """Uniform noise of several grains."""
+    grains = [2 ** int(torch.randint(5, (), generator=generator)) for _ in range(count)]
+    coarse = [2 * torch.rand(1, 3, SIDE // g, SIDE // g, generator=generator) - 1 for g in grains]
+    return torch.cat([F.interpolate(part, (SIDE, SIDE)) for part in coarse])
+
+
+def blobs(count: int, generator: torch.Generator) -> Tensor:  # [B, 3, SIDE, SIDE]
+    """Soft clouds of colour, as of a model that has learned no shapes."""
+    coarse = torch.randn(count, 3, 5, 5, generator=generator)
+    return F.interpolate(coarse, (SIDE, SIDE), mode="bicubic", align_corners=False).clamp(-1, 1)
+
+
+def portraits(first: int, identities: int, views: int) -> Tensor:  # uint8 [N, views, 3, SIDE, SIDE]
+    """Pictures of the identities `first ...`, every view of every identity from a seed of its own."""
+    shown = [people.sample(who, who * 97 + view) for who in range(first, first + identities) for view in range(views)]
+    return (people.render(shown, SIDE).rgb * 255).round().to(torch.uint8).unflatten(0, (identities, views))
+
+
+def toys(first: int, count: int) -> Tensor:  # uint8 [N, 3, SIDE, SIDE]
+    """Pictures of toys, none of which is a person."""
+    scenes = [world.sample_scene(seed) for seed in range(first, first + count)]
+    return (world.render(scenes, SIDE).rgb * 255).round().to(torch.uint8)
+
+
+def fill(folder: Path, resume: bool, log: Callable[[str], None]) -> Recognition:
+    """Render what has not been rendered yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shards = [folder / f"people-{index}.safetensors" for index in range(IDENTITIES // SHARD)]
+    parts = [(path, TRAINING + index * SHARD) for index, path in enumerate(shards)]
+    for path, first in parts:
+        if not (resume and path.exists()):
+            log(f"rendering people, part {parts.index((path, first)) + 1} of {len(parts)}")
+            _write(path, portraits(first, SHARD, VIEWS))
+    others = folder / "toys.safetensors"
+    if not (resume and others.exists()):
+        _write(others, toys(TRAINING, TOYS))
+    return Recognition(shards, others)
+
+
+def _write(path: Path, pictures: Tensor) -> None:
+    save_file({"pictures": pictures.contiguous()}, path.with_suffix(".tmp"))
+    path.with_suffix(".tmp").replace(path)
+
+
+@torch.no_grad()
+def examine(net: Embedder, identities: int = 200, views: int = 6, seed: int = 5) -> dict[str, float]:
+    """Verification of unseen identities at a threshold chosen on others, and what it makes of broken samples.
+
+    Of every pair of pictures of the examined identities, as many of different ones as of the same are drawn.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    same, different = _pairs(net, CHOOSING, identities // 2, views, generator)
+    scores = torch.cat([same, different]).sort().values
+    right = torch.stack([((same > t).sum() + (different <= t).sum()) / (2 * len(same)) for t in scores])
+    threshold = scores[right.argmax()]
+    same, different = _pairs(net, EXAMINING, identities, views, generator)
+    shown = to_float(portraits(EXAMINING, identities, 2)).flatten(0, 1)
+    broken = {
+        "tiles": tiles(shown, generator),
+        "melted": melted(shown, generator),
+        "noise": noise(len(shown), generator),
+        "blobs": blobs(len(shown), generator),
+        "toys": to_float(toys(EXAMINING, len(shown))),
+    }
+    report = {
+        "threshold": float(threshold),
+        "verification": float(((same > threshold).double().mean() + (different <= threshold).double().mean()) / 2),
+        "accepted_at_1_percent_false": float((same > different.quantile(0.99)).double().mean()),
+        "cosine_same": float(same.mean()),
+        "cosine_different": float(different.mean()),
+        "faces_found": float((net(shown)[1] > 0).double().mean()),
+    }
+    own = net(shown)[0]
+    for name, pictures in broken.items():
+        embeddings, faces = net(pictures)
+        report[f"{name}_taken_for_a_face"] = float((faces > 0).double().mean())
+        report[f"{name}_cosine"] = float((embeddings * own).sum(dim=1).mean())
+    return {name: round(value, 4) for name, value in report.items()}
+
+
+def _pairs(
+    net: Embedder, first: int, identities: int, views: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Cosines of all pairs of the same identity, and of as many of different ones."""
+    pictures = to_float(portraits(first, identities, views))
+    embeddings = torch.stack([net(part)[0] for part in pictures])  # [N, V, D]
+    one, other = torch.triu_indices(views, views, 1)
+    same = (embeddings[:, one] * embeddings[:, other]).sum(dim=-1).flatten()
+    who = torch.randint(identities, (len(same),), generator=generator)
+    whom = (who + torch.randint(1, identities, (len(same),), generator=generator)) % identities
+    seen = torch.randint(views, (2, len(same)), generator=generator)
+    return same, (embeddings[who, seen[0]] * embeddings[whom, seen[1]]).sum(dim=-1)
+
+
+def hidden(name: str, weight: Tensor) -> bool:
+    """Kernels but the first."""
+    return ".body." in name and weight.ndim == 4 and weight.shape[1] > 3
+
+
+def make(work: Path, out: Path, resume: bool, log: Callable[[str], None] = print) -> None:
+    """Render, train, examine; writes the weights and what they achieved."""
+    task = fill(work / "pictures", resume, log)
+    student = Student()
+    log(f"identity: {RECIPE.steps} steps of {RECIPE.batch}; progress in {work / 'log.txt'}")
+    train(student, task, RECIPE, work, hidden, resume and (work / "state.pt").exists())
+    load_average(work, student)
+    net = student.embedder.eval()
+    net.load_state_dict({name: value.half().float() for name, value in net.state_dict().items()})  # as it is stored
+    report = examine(net)
+    out.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.half() for name, value in net.state_dict().items()}, out / "model.safetensors")
+    (out / "examination.json").write_text(json.dumps(report, indent=2) + "\n")
+    log(f"identity: {report}")

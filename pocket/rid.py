@@ -1,0 +1,92 @@
+"""The recipe of the pocket defender: what it is built of, what it learns from, and at which budgets.
+
+One network a budget, each started from the next larger one, against both pocket text-to-image models, with targets
+found by search. The pictures are those the identity embedder is trained on; everybody who is examined later has seeds
+of their own. Knows how to train; knows nothing of thieves.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from engines.rid.pipeline import load_diffusion, save_defender, search
+from engines.rid.train import Protecting, build, hidden, to_float
+from engines.shared.training import Recipe, load_average, train
+from pocket import identity
+
+SHAPE = (64, 8, 192, 5, 6)  # pixels, patch, width, depth, heads
+BUDGETS = (24.0, 12.0, 6.0)  # grey levels, the largest first
+LEVELS = 127.5  # of 255 per unit of [-1, 1]
+SURROGATES = ("text2image", "text2image_b")
+TARGETS = 64  # pictures whose perturbation is searched for
+ROUNDS, INNER = 10, 3  # of the search
+RECIPES = {
+    24.0: Recipe(seed=31, steps=700, batch=16, ranks=1, cooldown=350, muon_rate=0.01, adam_rate=1e-3, ema=0.99),
+    12.0: Recipe(seed=32, steps=350, batch=16, ranks=1, cooldown=250, muon_rate=0.006, adam_rate=7e-4, ema=0.985),
+    6.0: Recipe(seed=33, steps=350, batch=16, ranks=1, cooldown=250, muon_rate=0.006, adam_rate=7e-4, ema=0.985),
+}
+
+
+def targets(path: Path, pictures: Path, surrogates: list[Path], budget: float, log: Callable[[str], None]) -> None:
+    """Write pairs of pictures and their perturbations by search, at one budget."""
+    generator = torch.Generator().manual_seed(30)
+    pool = load_file(pictures)["pictures"].flatten(0, 1)
+    source = pool[torch.randperm(len(pool), generator=generator)[:TARGETS]]
+    models = [load_diffusion(folder) for folder in surrogates]
+    attacked = []
+    for index, part in enumerate(source.split(8)):
+        log(f"searching for targets, part {index + 1} of {-(-TARGETS // 8)}")
+        found = search(models, to_float(part), eps=budget / LEVELS, rounds=ROUNDS, inner=INNER, generator=generator)
+        attacked.append(((found + 1) * LEVELS).round().clamp(0, 255).byte())
+    save_file({"source": source.contiguous(), "attacked": torch.cat(attacked)}, path.with_suffix(".tmp"))
+    path.with_suffix(".tmp").replace(path)
+
+
+def scaled(pairs: Path, path: Path, share: float) -> None:
+    """The same pairs at a smaller budget."""
+    both = load_file(pairs)
+    source = both["source"].float()
+    attacked = source + share * (both["attacked"].float() - source)
+    save_file({"source": both["source"], "attacked": attacked.round().byte()}, path)
+
+
+def train_everything(
+    work: Path,
+    out: Path,
+    resume: bool,
+    log: Callable[[str], None] = print,
+    surrogates: tuple[str, ...] = SURROGATES,
+) -> None:
+    """All stages in order; a stage whose result lies in `work` is not repeated when resuming."""
+    folders = [out.parent / name for name in surrogates]
+    people = identity.fill(work.parent / "rid_identity" / "pictures", resume, log).people
+    pairs = work / "pairs-24.safetensors"
+    work.mkdir(parents=True, exist_ok=True)
+    if not (resume and pairs.exists()):
+        targets(pairs, people[0], folders, BUDGETS[0], log)
+    out.mkdir(parents=True, exist_ok=True)
+    defender = build(SHAPE, BUDGETS[0] / LEVELS, RECIPES[BUDGETS[0]].seed)
+    for budget in BUDGETS:
+        folder = work / f"{budget:g}"
+        own = work / f"pairs-{budget:g}.safetensors"
+        if own != pairs:
+            scaled(pairs, own, budget / BUDGETS[0])
+        defender.eps = budget / LEVELS
+        task = Protecting(people, folders, load_diffusion, own)
+        log(f"defender for {budget:g} grey levels; progress in {folder / 'log.txt'}")
+        train(defender, task, RECIPES[budget], folder, hidden, resume and (folder / "state.pt").exists())
+        load_average(folder, defender)
+        save_defender(defender, out / f"rid-{budget:g}.safetensors")
+    told = {
+        "surrogates": list(surrogates),
+        "targets": TARGETS,
+        "recipes": {f"{budget:g}": vars(replace(recipe)) for budget, recipe in RECIPES.items()},
+    }
+    (out / "training.json").write_text(json.dumps(told, indent=2) + "\n")
+    log(f"exported to {out}")

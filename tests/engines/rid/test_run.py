@@ -1,0 +1,151 @@
+"""Whole runs on tiny weights: every file in its own way, resumed to the same bytes, budgets kept."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageCms
+
+from engines.rid import checkpoints
+from engines.rid.presets import MODELS
+from engines.rid.run import free_names, run
+from studio.errors import Cancelled, InvalidInput, WeightsMissing
+from tests.engines.fake_context import Crash, FakeContext
+from tests.engines.rid.test_album import archive
+from tests.engines.rid.tiny import context_with, encoded, loud_defender, picture
+
+pytestmark = pytest.mark.usefixtures("pocket_weights")
+FILES = {
+    "a.png": encoded(picture(1)),
+    "b.jpg": encoded(picture(2, 50, 24), "JPEG"),
+    "c.png": encoded(picture(3, 16, 16)),
+}
+
+
+def image(ctx: FakeContext, name: str) -> Image.Image:
+    return Image.open(io.BytesIO(ctx.files[name]))
+
+
+def pixels(ctx: FakeContext, name: str) -> np.ndarray:
+    return np.asarray(image(ctx, name).convert("RGB")).astype(int)
+
+
+def report(ctx: FakeContext) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(ctx.files["report.csv"].decode())))
+
+
+@pytest.mark.parametrize("budget", [3.0, 6.0, 9.0, 24.0])
+def test_every_photo_keeps_name_and_size_and_stays_within_the_budget(budget: float):
+    ctx, params = context_with(FILES, budget=budget)
+    run(ctx, params)
+    assert {"a.png", "b.png", "c.png", "a-original.png", "a-difference.png", "report.csv"} <= set(ctx.files)
+    for name, size in (("a", (40, 32)), ("b", (50, 24)), ("c", (16, 16))):
+        assert image(ctx, f"{name}.png").size == size
+        change = np.abs(pixels(ctx, f"{name}.png") - pixels(ctx, f"{name}-original.png"))
+        assert 0 < change.max() <= np.ceil(budget)
+        assert ctx.numbers[f"{name}.png"]["max_change"] == change.max()
+    assert np.array_equal(pixels(ctx, "a-original.png"), np.asarray(picture(1)))
+    assert [row["state"] for row in report(ctx)] == ["protected"] * 3
+    assert ctx.reports[-1][:2] == (3, 3)
+
+
+def test_a_run_that_is_killed_goes_on_and_gives_the_same_bytes():
+    ctx, params = context_with({f"{n}.png": encoded(picture(n)) for n in range(10)})
+    run(ctx, params)
+    killed, _ = context_with({})
+    killed.uploads, killed.crash_at = ctx.uploads, 7
+    with pytest.raises(Crash):
+        run(killed, params)
+    again = killed.again()
+    run(again, params)
+    assert again.files == ctx.files
+    assert again.checks < ctx.checks
+
+
+def test_a_cancelled_run_stops():
+    ctx, params = context_with(FILES)
+    ctx.stop_at = 3
+    with pytest.raises(Cancelled):
+        run(ctx, params)
+
+
+def test_each_file_of_a_batch_fails_alone():
+    files = {"a.png": FILES["a.png"], "broken.png": FILES["a.png"][:99], "note.txt": b"hello"}
+    files["more.zip"] = archive({"sub/a.png": FILES["c.png"], "b.png": b""})
+    ctx, params = context_with(files)
+    run(ctx, params)
+    rows = report(ctx)
+    assert [row["state"] for row in rows] == ["protected", "refused", "refused", "protected", "refused"]
+    assert [row["result"] for row in rows] == ["a.png", "", "", "a-2.png", ""]
+    assert "damaged" in rows[1]["why"]
+    assert ctx.numbers[""] == {"protected": 2, "refused": 3}
+
+
+def test_where_nothing_can_be_used_the_run_fails_with_the_reason():
+    ctx, params = context_with({"note.txt": b"hello", "other.txt": b"x"})
+    with pytest.raises(InvalidInput, match="None of 2 files") as caught:
+        run(ctx, params)
+    assert caught.value.field == "images"
+    ctx, params = context_with({"note.txt": b"hello"})
+    with pytest.raises(InvalidInput, match=r"note\.txt"):
+        run(ctx, params)
+
+
+def test_a_crop_has_the_networks_size():
+    ctx, params = context_with({"a.png": FILES["a.png"]}, framing="crop")
+    run(ctx, params)
+    assert image(ctx, "a.png").size == image(ctx, "a-original.png").size == (16, 16)
+
+
+def test_transparency_and_profile_stay_and_camera_data_only_on_request():
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112] = "a camera", 3
+    shown = picture(1).convert("RGBA")
+    shown.putalpha(Image.linear_gradient("L").resize(shown.size))
+    for keep in (False, True):
+        ctx, params = context_with(
+            {"a.png": encoded(shown, "PNG", icc_profile=profile, exif=exif)}, keep_exif=keep, differences=False
+        )
+        run(ctx, params)
+        made = image(ctx, "a.png")
+        assert made.mode == "RGBA"
+        assert made.getchannel("A").tobytes() == shown.transpose(Image.Transpose.ROTATE_180).getchannel("A").tobytes()
+        assert made.info["icc_profile"] == profile
+        assert (made.getexif().get(0x010F) == "a camera") == keep
+        assert 0x0112 not in made.getexif()
+        assert "a-difference.png" not in ctx.files
+
+
+def test_one_photo_alone_is_protected_as_it_is_among_others():
+    one, params = context_with({"c.png": FILES["c.png"]})
+    run(one, params)
+    many, params = context_with(FILES)
+    run(many, params)
+    assert np.abs(pixels(one, "c.png") - pixels(many, "c.png")).max() <= 1
+
+
+def test_a_published_file_runs_through_the_same_path(tmp_path, monkeypatch):
+    folder = tmp_path / "weights" / "rid"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(checkpoints, "PUBLISHED_HEADS", 2)
+    torch.save(loud_defender(6, folded=False).state_dict(), folder / "ASDS-eps-12_255.bin")
+    ctx, params = context_with(FILES, model="published", budget=5.0)
+    ctx.weights = tmp_path / "weights"
+    run(ctx, params)
+    change = np.abs(pixels(ctx, "a.png") - pixels(ctx, "a-original.png"))
+    assert 0 < change.max() <= 5
+    ctx, params = context_with(FILES, model="published", budget=3.0)
+    ctx.weights = tmp_path / "weights"
+    with pytest.raises(WeightsMissing, match=r"ASDS-eps-6_255\.bin") as caught:
+        run(ctx, params)
+    assert MODELS["published"].licence in caught.value.remedy
+
+
+def test_names_are_free_safe_and_kept():
+    names = ["a.jpg", "x/a.png", "A.png", "", "con<>|.png", "é ü.jpeg", "b.tar.gz"]
+    assert free_names(names) == ["a", "a-2", "A-3", "photo", "con___", "é ü", "b.tar"]

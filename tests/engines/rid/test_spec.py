@@ -1,0 +1,90 @@
+"""What is refused before anything runs, and what a run is said to cost."""
+
+from __future__ import annotations
+
+import pytest
+
+from engines.rid.presets import MODELS, SURROGATES
+from engines.rid.spec import MOST_FILES, SPEC, RidParams, estimate, validate
+from engines.rid.thief import Way
+from studio.contract import DeviceFacts, FileRef
+from studio.errors import InvalidInput
+
+PHOTO = FileRef(sha256="0" * 64, name="a.png")
+
+
+def params(**values) -> RidParams:
+    return RidParams(**{"images": (PHOTO,)} | values)
+
+
+@pytest.mark.parametrize(
+    ("values", "field"),
+    [
+        ({"images": ()}, "images"),
+        ({"images": (PHOTO,) * (MOST_FILES + 1)}, "images"),
+        ({"budget": 25.0}, "budget"),
+        ({"model": "published", "budget": 7.0}, "budget"),
+        ({"task": "thief", "conditions": ()}, "conditions"),
+        ({"task": "thief", "conditions": ("clean", "clean")}, "conditions"),
+        ({"task": "thief", "conditions": ("rid", "random")}, "conditions"),
+    ],
+)
+def test_what_cannot_work_is_refused_at_its_field(values: dict, field: str):
+    with pytest.raises(InvalidInput) as caught:
+        validate(params(**values))
+    assert caught.value.field == field
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize("budget", [0, -1, 65, float("nan")])
+def test_strengths_that_are_none_are_refused(budget: float):
+    with pytest.raises(ValueError, match="budget"):
+        params(budget=budget)
+
+
+def test_settings_start_from_the_model():
+    assert params().budget == MODELS["pocket"].settings["budget"]
+    assert params(model="published").budget == 6
+    assert params(model="published", budget=3).budget == 3
+
+
+def test_a_budget_between_two_checkpoints_takes_the_larger():
+    model = MODELS["published"]
+    assert model.file_for(3.0) == (3.0, "ASDS-eps-6_255.bin")
+    assert model.file_for(3.5) == (4.0, "ASDS-eps-8_255.bin")
+    assert model.file_for(6.1) is None
+    for preset in MODELS.values():
+        assert set(preset.strengths.values()) <= set(preset.files)
+        for grey_levels, name in preset.files.items():
+            if "_255" in name:
+                assert f"eps-{round(2 * grey_levels)}_255" in name, "12/255 of [-1, 1] is six grey levels"
+
+
+@pytest.mark.parametrize("name", SPEC.presets)
+def test_every_preset_can_be_run(name: str):
+    validate(params(**SPEC.presets[name]))
+
+
+def test_every_way_of_stealing_is_described():
+    for surrogate in SURROGATES.values():
+        assert set(surrogate.ways) == {"full", "lora", "inversion"}
+        assert all(Way(kind, **way).steps > 0 for kind, way in surrogate.ways.items())
+
+
+def test_more_work_is_said_to_cost_more():
+    facts = DeviceFacts()
+    one, many = estimate(params(), facts), estimate(params(images=(PHOTO,) * 20), facts)
+    assert many.work == pytest.approx(20 * one.work)
+    assert many.seconds > one.seconds
+    thief = params(task="thief", conditions=("clean", "rid"))
+    assert estimate(thief, facts).seconds > one.seconds
+    assert estimate(thief.model_copy(update={"thief_steps": 1000}), facts).seconds > estimate(thief, facts).seconds
+    assert estimate(params(), DeviceFacts(speed=1e9)).seconds < one.seconds
+    zipped = estimate(params(images=(FileRef(sha256="0" * 64, name="all.ZIP"),)), facts)
+    assert "Archives" in zipped.note
+
+
+def test_a_device_without_room_is_told():
+    with pytest.raises(InvalidInput, match="needs") as caught:
+        estimate(params(model="published"), DeviceFacts(memory_total=2**28))
+    assert caught.value.field == "model"

@@ -1,0 +1,115 @@
+"""Training a defender: it starts with nothing, learns to move latents, and touches no diffusion model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor
+
+from engines.rid.surrogate import Diffusion
+from engines.rid.train import Protecting, build, drawn, hidden, shaken, surrogate_loss, to_float
+from engines.shared.training import Recipe, load_average, train
+from tests.engines.rid.tiny import SIDE
+
+EPS = 0.2
+RECIPE = Recipe(steps=40, batch=8, ranks=1, cooldown=10, warmup=2, muon_rate=0.02, adam_rate=5e-3, save_seconds=1e9)
+
+
+def smooth(count: int, seed: int = 0) -> Tensor:  # uint8 [N, 3, SIDE, SIDE]
+    coarse = torch.rand(count, 3, 4, 4, generator=torch.Generator().manual_seed(seed))
+    return (F.interpolate(coarse, (SIDE, SIDE), mode="bilinear") * 140 + 60).byte()
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Path:
+    path = tmp_path / "pool.safetensors"
+    save_file({"pictures": smooth(12).unflatten(0, (4, 3))}, path)
+    return path
+
+
+def task(pool: Path, diffusion: Diffusion, **given) -> Protecting:
+    return Protecting([pool], [Path("one")], lambda path: diffusion, **given)
+
+
+def fresh() -> torch.nn.Module:
+    return build((SIDE, 4, 24, 2, 2), EPS, 1)
+
+
+def shift(model: Diffusion, pictures: Tensor, deltas: Tensor) -> float:
+    """How far the latents move."""
+    with torch.no_grad():
+        return float((model.encode(pictures + deltas) - model.encode(pictures)).square().mean().sqrt())
+
+
+def test_the_first_perturbation_is_nothing_and_only_the_defender_is_trained(pool: Path, diffusion: Diffusion):
+    student = fresh()
+    assert student(to_float(smooth(2))).abs().max() == 0
+    losses = task(pool, diffusion)(student, 4, torch.Generator().manual_seed(0))
+    assert set(losses) == {"sds"}
+    losses["sds"].backward()
+    assert student.final_layer.linear.weight.grad.abs().max() > 0
+    assert all(weight.grad is None for weight in diffusion.parameters())
+
+
+def test_what_is_learned_moves_latents_further_than_noise(pool: Path, diffusion: Diffusion, tmp_path: Path):
+    student = fresh()
+    train(student, task(pool, diffusion), RECIPE, tmp_path / "work", hidden)
+    load_average(tmp_path / "work", student)
+    pictures = to_float(smooth(16, seed=7))
+    with torch.no_grad():
+        deltas = student(pictures)
+    assert deltas.abs().max() <= EPS
+    generator = torch.Generator().manual_seed(3)
+    signs = torch.randint(0, 2, deltas.shape, generator=generator) * 2.0 - 1
+    noise = signs * deltas.abs().mean()
+    assert shift(diffusion, pictures, deltas) > 1.5 * shift(diffusion, pictures, noise)
+
+
+def test_targets_are_approached(pool: Path, diffusion: Diffusion, tmp_path: Path):
+    source = smooth(6, seed=2)
+    attacked = (source.int() + 20).clamp(0, 255).byte()
+    pairs = tmp_path / "pairs.safetensors"
+    save_file({"source": source, "attacked": attacked}, pairs)
+    student, made = fresh(), task(pool, diffusion, pairs=pairs, regression=200.0)
+    first = made(student, 8, torch.Generator().manual_seed(0))
+    assert set(first) == {"sds", "regression"}
+    train(student, made, RECIPE, tmp_path / "work", hidden)
+    load_average(tmp_path / "work", student)
+    with torch.no_grad():
+        deltas = student(to_float(source))
+    assert deltas.mean() > 0.5 * 20 / 127.5
+
+
+def test_every_surrogate_is_asked(pool: Path, diffusion: Diffusion):
+    asked: list[Path] = []
+    made = Protecting([pool], [Path("one"), Path("two")], lambda path: (asked.append(path), diffusion)[1])
+    made(fresh(), 4, torch.Generator().manual_seed(0))
+    assert asked == [Path("one"), Path("two")]
+
+
+def test_the_gradient_points_away_from_what_the_model_believes(diffusion: Diffusion):
+    pictures = to_float(smooth(4)).requires_grad_(True)
+    surrogate_loss(diffusion, pictures, torch.Generator().manual_seed(0)).backward()
+    assert pictures.grad.abs().max() > 0
+
+
+def test_rough_treatment_keeps_shape_lets_gradients_through_and_is_sometimes_none():
+    pictures = to_float(smooth(2)).requires_grad_(True)
+    kinds = []
+    for seed in range(24):
+        made = shaken(pictures, torch.Generator().manual_seed(seed))
+        kinds.append(made is pictures)
+        assert made.shape == pictures.shape
+        (gradient,) = torch.autograd.grad(made.sum(), pictures)
+        assert gradient.abs().max() > 0
+    assert 4 < sum(kinds) < 20
+
+
+def test_pictures_are_drawn_mirrored_or_not():
+    pool = smooth(1)
+    seen = {bool(torch.equal(one, to_float(pool)[0])) for one in drawn(pool, 40, torch.Generator().manual_seed(0))}
+    assert seen == {True, False}
