@@ -24,6 +24,7 @@ VIEWERS = {
         "atelier-players",
         '<video src="{url}" aria-label="{label}" controls loop muted playsinline preload="auto"></video>',
     ),
+    "mesh": ("atelier-objects", ""),
 }
 
 BESIDES = ("poster", "plot", "sheet")  # roles of pictures that are not shown side by side
@@ -108,10 +109,11 @@ def _viewer(spec: EngineSpec, kind: str, files: list[dict[str, Any]]) -> str:
 
 def _figure(spec: EngineSpec, item: dict[str, Any], inner: str) -> str:
     label, attributes = escape(_label(item)), item.get("attributes", {})
-    shown = inner.format(url=f"/atelier/examples/{spec.name}/{escape(item['file'])}", label=label)
+    url = f"/atelier/examples/{spec.name}/{escape(item['file'])}"
+    shown = inner.format(url=url, label=label)
     return (
         f'<figure data-label="{label}" data-role="{escape(str(attributes.get("role", "")))}" '
-        f'data-fps="{escape(str(attributes.get("fps", "")))}">{shown}<figcaption>{label}</figcaption></figure>'
+        f'data-fps="{escape(str(attributes.get("fps", "")))}" data-model="{url}">{shown}<figcaption>{label}</figcaption></figure>'
     )
 
 

@@ -25,6 +25,7 @@ class Exhibits:
 
     pictures: list[View]
     clips: list[View]
+    objects: list[View]
     plots: list[View]  # pictures about the results, below them
     sheets: list[View]  # all frames of a clip, or all views of an object, in one picture
 
@@ -35,6 +36,7 @@ def exhibits(outputs: Sequence[View]) -> Exhibits:
     return Exhibits(
         pictures=[item for item in images if item["role"] not in BESIDES],
         clips=[item for item in outputs if item["kind"] == "video"],
+        objects=[item for item in outputs if item["kind"] == "mesh"],
         plots=[item for item in images if item["role"] == PLOT],
         sheets=[item for item in images if item["role"] == SHEET],
     )

@@ -17,7 +17,7 @@ from starlette.responses import HTMLResponse, Response
 from studio.api_results import archive_of, manifest_of, preview_of
 from studio.api_schema import LARGEST, JobId, Number, Owner
 from studio.errors import AtelierError, NotFound
-from studio.exhibits import cover, exhibits, numbers_under, seed_of, seeds_of
+from studio.exhibits import cover, exhibits, numbers_under, poster_of, seed_of, seeds_of
 from studio.rows import FINAL, Job
 from studio.services import Services
 from studio.views import Links, job_view, metric_rows, shown_bytes, shown_seconds, shown_value, spec_of
@@ -41,7 +41,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= {"bytes": shown_bytes, "seconds": shown_seconds, "value": shown_value, "date": shown_date}
-    made.filters |= {"cover": cover, "seed_of": seed_of, "seeds_of": seeds_of}
+    made.filters |= {"cover": cover, "poster_of": poster_of, "seed_of": seed_of, "seeds_of": seeds_of}
     return made
 
 

@@ -6,7 +6,7 @@
  * Keys: divider with Left/Right/Home/End; on the picture + - 0 (fit) 1 (one pixel to one) and arrows to move.
  */
 
-import { button, clamp, controls, fullScreenButton, make } from "./parts.js";
+import { button, clamp, controls, fullScreenButton, keepPixels, layOut, make } from "./parts.js";
 
 const SHEET = new CSSStyleSheet();
 SHEET.replaceSync(`
@@ -34,9 +34,13 @@ SHEET.replaceSync(`
     text-overflow: ellipsis; white-space: nowrap; }
   .tag.left { left: .5rem; } .tag.right { right: .5rem; }
   .broken { padding: 1rem; }
+  .grid { display: grid; gap: .5rem; margin-top: .8rem; }
+  .thumb { display: grid; gap: .2rem; padding: .3rem; text-align: left; font-size: .82rem; align-content: start; min-width: 0; }
+  .thumb img { width: 100%; aspect-ratio: 1; object-fit: contain; border-radius: .3rem; display: block; }
 `);
 
 const MOST_ZOOM = 32;
+const LEAST_WIDTH = 110;  // px of a picture in the grid
 
 class Compare extends HTMLElement {
   connectedCallback() {
@@ -46,19 +50,25 @@ class Compare extends HTMLElement {
       alt: figure.querySelector("img").alt,
       label: figure.dataset.label,
       role: figure.dataset.role,
+      seed: figure.dataset.seed,
     }));
     if (!this.pictures.length) return;
     this.attachShadow({ mode: "open" }).adoptedStyleSheets = [controls, SHEET];
     this.split = 0.5;
     this.fitted = true;
     this.pointers = new Map();
+    this.shown = [];  // the left and the right picture
     this.build();
     const last = this.pictures.length - 1;
     const method = this.pictures.findIndex((picture) => picture.role === "method");
     const baseline = this.pictures.findIndex((picture) => picture.role === "baseline");
     this.show(0, Math.max(0, baseline));
     this.show(1, method < 0 ? last : method);
-    this.observer = new ResizeObserver(() => (this.fitted ? this.fit() : this.place()));
+    this.observer = new ResizeObserver(() => {
+      if (this.fitted) this.fit();
+      else this.place();
+      if (this.wall) layOut(this, this.wall, this.thumbs, LEAST_WIDTH);
+    });
     this.observer.observe(this.stage);
   }
 
@@ -79,7 +89,7 @@ class Compare extends HTMLElement {
     }, [...this.layers, ...this.tags, this.divider]);
     this.layers[1].hidden = !pair;
     this.zoomed = make("span", { className: "zoom", role: "status" });
-    this.shadowRoot.append(this.toolbar(), this.stage);
+    this.shadowRoot.append(this.toolbar(), this.stage, ...this.grid());
     for (const image of this.images) {
       image.addEventListener("load", () => this.sized());
       image.addEventListener("error", () => this.stage.replaceChildren(
@@ -104,12 +114,40 @@ class Compare extends HTMLElement {
     return bar;
   }
 
+  /* Every picture of a job with several seeds, small, a row for each seed; a click shows it beside its baseline. */
+  grid() {
+    if (new Set(this.pictures.map((picture) => picture.seed)).size < 2) return [];
+    this.thumbs = this.pictures.map((picture, index) => {
+      const image = make("img", { src: picture.url, alt: "", loading: "lazy", decoding: "async" });
+      const thumb = make("button", { type: "button", className: "thumb", onclick: () => this.choose(index) },
+        [image, make("span", { textContent: picture.label })]);
+      image.addEventListener("load", () => keepPixels(image, image.clientWidth / image.naturalWidth));
+      thumb.dataset.seed = picture.seed;
+      return thumb;
+    });
+    this.wall = make("div", { className: "grid", role: "group", "aria-label": "All pictures" }, this.thumbs);
+    return [this.wall];
+  }
+
+  /* One picture on the right beside the baseline of its seed; a baseline on the left beside the method of its seed. */
+  choose(index) {
+    const { pictures } = this, wanted = pictures[index] ?? pictures.at(-1);
+    const mates = pictures.filter((each) => each !== wanted && (each.seed === wanted.seed || !each.seed));
+    const mate = (role) => mates.find((each) => each.role === role);
+    const left = wanted.role === "baseline" ? wanted : mate("baseline") ?? mates[0] ?? pictures[0];
+    const right = left !== wanted ? wanted : mate("method") ?? mates.at(-1) ?? wanted;
+    this.show(0, pictures.indexOf(left));
+    this.show(1, pictures.indexOf(right));
+  }
+
   show(side, index) {
     const picture = this.pictures[index];
     this.images[side].src = picture.url;
     this.images[side].alt = picture.alt;
     this.tags[side].textContent = picture.label;
+    this.shown[side] = index;
     if (this.choices) this.choices[side].selectedIndex = index;
+    this.thumbs?.forEach((thumb, at) => thumb.setAttribute("aria-pressed", String(this.shown.includes(at))));
   }
 
   get size() { return [this.images[0].naturalWidth || 1, this.images[0].naturalHeight || 1]; }

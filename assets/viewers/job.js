@@ -3,6 +3,7 @@
  * <atelier-job job="..."> shows a job inside a tab, in a shadow root, so that the tab's framework leaves it alone.
  */
 import "./compare.js";
+import "./objects.js";
 import "./players.js";
 import { act, houseStyle, keepFocus } from "./house.js";
 

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Watch
-from tests.browser.steps import finished, open_quick, overflow, run, share
+from tests.browser.steps import finished, finished_job, open_quick, overflow, run, share
 
 Visit = Callable[..., Page]
 PAGES = {
@@ -71,6 +71,22 @@ def test_the_divider_moves_by_mouse_and_keys(page: Page):
     expect(divider).to_have_attribute("aria-valuenow", "25")
     clipped = page.locator("atelier-compare .layer").nth(1).evaluate("layer => layer.style.clipPath")
     assert clipped.startswith("inset(0px 0px 0px 2")
+
+
+def test_a_sweep_of_pictures_is_a_grid_to_choose_from(page: Page):
+    finished_job(page, seeds=3, methods=["method", "plain"], steps=1)
+    grid = page.get_by_role("group", name="All pictures").get_by_role("button")
+    expect(grid).to_have_text([f"{name}, seed {seed}" for seed in range(3) for name in ("plain", "method")])
+    boxes = [thumb.bounding_box() for thumb in grid.all()]
+    assert len({box["y"] for box in boxes if box}) == 3, "a row for each seed"
+    tags = page.locator("atelier-compare .tag")
+    expect(tags).to_have_text(["plain, seed 0", "method, seed 0"])
+    grid.nth(5).click()
+    expect(tags).to_have_text(["plain, seed 2", "method, seed 2"])
+    grid.nth(2).click()
+    expect(tags).to_have_text(["plain, seed 1", "method, seed 1"])
+    expect(grid.nth(2)).to_have_attribute("aria-pressed", "true")
+    expect(grid.nth(5)).to_have_attribute("aria-pressed", "false")
 
 
 def test_every_pixel_can_be_seen(page: Page):

@@ -50,9 +50,16 @@ def _save_clip(ctx: Context, params: QuickParams, name: str, picture: np.ndarray
     ctx.save(f"{stem}-frames.zip", "archive", shapes.archive(frames), **{**about, "role": ""})
 
 
+def _save_mesh(ctx: Context, params: QuickParams, name: str, picture: np.ndarray, about: dict[str, Any]) -> None:
+    ctx.save(name, "mesh", shapes.mesh(int(picture[0, 0, 0]), about["role"] == "method"), **about)
+    ctx.metrics(name, mean=float(picture.mean()))
+    if about["role"] == "method":
+        ctx.save(name.replace(".glb", "-poster.png"), "image", shapes.poster(), **{**about, "role": "poster"})
+
+
 FPS = 8.0
-ENDINGS = {"picture": ".png", "clip": ".mp4"}
-SAVERS = {"picture": _save_picture, "clip": _save_clip}
+ENDINGS = {"picture": ".png", "clip": ".mp4", "mesh": ".glb"}
+SAVERS = {"picture": _save_picture, "clip": _save_clip, "mesh": _save_mesh}
 
 
 def _steps(ctx: Context, params: QuickParams, weights: np.ndarray, number: int, turns: int) -> np.ndarray:

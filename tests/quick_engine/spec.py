@@ -21,7 +21,7 @@ class QuickParams(Params):
     methods: tuple[Literal["method", "plain"], ...] = Field(
         ("method",), title="Methods", description="Which pictures are made."
     )
-    makes: tuple[Literal["picture", "clip"], ...] = Field(
+    makes: tuple[Literal["picture", "clip", "mesh"], ...] = Field(
         ("picture",), title="Makes", description="Which kinds of results are saved."
     )
     seeds: int = Field(1, ge=1, le=4, title="Seeds", description="How many seeds one job goes through.")
@@ -78,7 +78,7 @@ SPEC = EngineSpec(
     licence="Apache-2.0",
     params=QuickParams,
     accepts=("text",),
-    produces=("image", "video"),
+    produces=("image", "video", "mesh"),
     estimate=estimate,
     validate=validate,
     model_key=model_key,
