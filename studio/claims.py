@@ -148,6 +148,17 @@ class Claims:
             held = _held(connection, job_id, worker)
             return self._end_attempt(connection, held, self._clock(), "released", held.attempts - 1)
 
+    def postpone(self, job_id: str, worker: str, error: Mapping[str, Any]) -> Job:
+        """The store or the disk failed the held job: try it again, or, after its last attempt, fail it with `error`.
+
+        Raises Conflict if lost.
+        """
+        with self._db.transaction(lasting=False) as connection:
+            held, now = _held(connection, job_id, worker), self._clock()
+            if not held.wish and held.attempts >= self._settings.max_attempts:
+                return move(connection, held, "failed", now, "failed", error, error=dumps(error))
+            return self._end_attempt(connection, held, now, str(error["message"]), held.attempts)
+
     def reclaim(self, worker: str) -> list[Job]:
         """The worker's process is known to be dead: take all its jobs back at once; returns them as they are now."""
         with self._db.transaction(lasting=False) as connection:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
+import shutil
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -25,6 +26,7 @@ DAY_S = 86_400.0
 HOUR_S = 3_600.0
 # Bytes are written before anything refers to them, so what is fresh is never garbage.
 FRESH_S = DAY_S
+RESUMABLE_S = 7 * DAY_S  # how long a job that failed or was cancelled can go on where it stopped
 
 _SHA = re.compile(r"[0-9a-f]{64}")
 
@@ -47,6 +49,7 @@ def sweep(artifacts: Artifacts, db: Database, now: float, retention_days: float)
         removed["uploads"] = _drop_uploads(db, horizon)
     removed["files"] = _drop_blobs(artifacts, db, now - FRESH_S)
     removed["leftovers"] = _drop_leftovers(artifacts.home, db, now - FRESH_S)
+    removed["leftovers"] += _drop_folders(artifacts.home, db, now)
     return removed
 
 
@@ -117,6 +120,28 @@ def _drop_blobs(artifacts: Artifacts, db: Database, before: float) -> int:
             (artifacts.home / "files" / sha[:2] / sha).unlink(missing_ok=True)
             connection.execute("DELETE FROM blob WHERE sha = ?", (sha,))
     return len(gone)
+
+
+def _drop_folders(home: Path, db: Database, now: float) -> int:
+    """Remove what a job kept while it ran and needs no more: its worker died between the last row and the tidying up.
+
+    What did not succeed may be tried again and go on from its checkpoint, for a while.
+    """
+    before = {"previews": now - FRESH_S, "checkpoints": now - RESUMABLE_S}
+    with db.read() as connection:
+        rows = connection.execute("SELECT id, state, ended FROM job").fetchall()
+    states = {row["id"]: (row["state"], row["ended"] or now) for row in rows}
+    removed = 0
+    for kind in ("results", "previews", "checkpoints"):
+        for folder in home.glob(f"{kind}/*"):
+            state, ended = states.get(folder.name, ("gone", folder.stat().st_mtime))
+            over = state == "succeeded" and kind != "results"
+            over |= state in ("failed", "cancelled") and ended < before.get(kind, 0.0)
+            over |= state == "gone" and ended < now - FRESH_S
+            if over:
+                shutil.rmtree(folder, ignore_errors=True)
+                removed += 1
+    return removed
 
 
 def _drop_leftovers(home: Path, db: Database, before: float) -> int:

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from studio import bundle, encoders
 from studio.artifacts import write_metrics, write_output
-from studio.atomic import read_file, write_file
+from studio.atomic import read_file, remove_file, write_file
 from studio.canonical import plain
 from studio.contract import ArtifactKind, ModelKey, Models
-from studio.errors import Cancelled, Conflict, NotFound, Paused
+from studio.errors import Cancelled, Conflict, NotFound, Paused, StoreUnavailable
 from studio.jobs import Job
 from studio.models import ModelCache
 from studio.progress import Progress
@@ -99,12 +99,16 @@ class JobContext:
     def progress(self, step: int, total: int, message: str, preview: Any | None = None) -> None:
         """Report a step; events at most four a second, previews at most two, the last one never lost."""
         payload = self._progress.report(step, total, message)
-        if preview is not None and self._progress.preview_due():
-            with self._owned():
-                sequence = self._progress.next_preview()
-                self._artifacts.save_preview(self._job.id, sequence, _small_png(preview))
-        if self._progress.event_due():
-            self._write_progress(payload)
+        try:
+            if preview is not None and self._progress.preview_due():
+                with self._owned():
+                    sequence = self._progress.next_preview()
+                    self._artifacts.save_preview(self._job.id, sequence, _small_png(preview))
+            if self._progress.event_due():
+                self._write_progress(payload)
+        except StoreUnavailable as error:
+            # Nothing is lost but a look: the next report tells it again.
+            log.warning("progress is not shown: %s", error, extra={"job": self._job.id})
 
     def flush(self) -> None:
         """Write the newest report if throttling held it back."""
@@ -170,7 +174,7 @@ class JobContext:
             write_file(path, data)
             for older in path.parent.glob("*.safetensors"):
                 if older != path:
-                    older.unlink(missing_ok=True)
+                    remove_file(older)
             self._jobs.event(self._job.id, self._worker, "checkpoint", {"step": step})
 
     def resume(self) -> tuple[int, dict[str, Any]] | None:
