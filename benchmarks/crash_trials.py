@@ -138,6 +138,7 @@ class Driver:
 
     def _up(self, kind: str, trial: Trial) -> None:
         if not self.house.living:
+            self.house.stop()
             self.house.start(kind)
             trial.done[f"start {kind}"] += 1
 
@@ -257,9 +258,9 @@ class Quiet:
 
 
 @contextlib.contextmanager
-def opened(settings: Settings, mean: float) -> Iterator[House]:
+def opened(settings: Settings, mean: float, *, mount: bool) -> Iterator[House]:
     """A fresh house on a small disk of its own, if that is allowed here."""
-    with small_disk(64) as (folder, mounted):
+    with small_disk(64, allowed=mount) as (folder, mounted):
         house = House(settings.replace(home=folder / "home"), mean=mean, disk=mounted)
         try:
             yield house
@@ -302,7 +303,7 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
         batch, todo = todo[:STORE_TRIALS], todo[STORE_TRIALS:]
         # Half of the stores have fragile workers, which die by themselves besides.
         mean = random.Random(f"{options.seed}-{batch[0]}").choice((0.0, 120.0))
-        with opened(settings, 0.0 if options.real else mean) as house:
+        with opened(settings, 0.0 if options.real else mean, mount=options.mount) as house:
             driver = Driver(house, quiet)
             for number in batch:
                 plan = draw(number, options.seed, real=options.real, length=options.length)
@@ -347,6 +348,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=950)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--real", action="store_true", help="the engines of the house instead of the quick one")
+    parser.add_argument("--no-mount", dest="mount", action="store_false", help="no small disk, which needs root")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--length", type=float, default=1.5, help="seconds within which kills fall; real: about 15")
     options = parser.parse_args()

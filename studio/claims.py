@@ -1,13 +1,11 @@
-"""The workers' side of the queue: who gets which job next, and what a worker may say about the job it holds.
+"""The workers' side of the queue: a job is claimed, held by a lease, reported about, and ended or given back.
 
-A claim serves the least recently served owner first; within the owner the smallest rank, which is priority with
-ageing; and within the first jobs of equal priority one whose models are warm. It knows neither engines nor processes:
-a worker is a name that must renew its lease.
+Which job a claim gets is decided in studio/placement.py. This module knows neither engines nor processes: a worker is
+a name that must renew its lease.
 """
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,15 +14,13 @@ from typing import Any
 from studio.canonical import dumps
 from studio.db import Database
 from studio.errors import Conflict
+from studio.placement import next_job
 from studio.rows import WORKER_KINDS, Job, Wish, append, find, load_job, move
 from studio.settings import Settings
 
 # Ageing: a job gains one step of priority for each 600 s it waits, so that no stream of urgent jobs starves it. As
 # all waiting jobs gain at the same pace, their order is fixed at queueing: by `time of queueing - 600 s * priority`.
 AGE_S = 600.0
-# How many jobs of an owner a claim looks at for warm models, and how often one job may be passed over for them.
-LOOK_AHEAD = 32
-MAX_SKIPS = 32
 
 
 def rank(queued: float, priority: int) -> float:
@@ -47,7 +43,7 @@ class Claims:
                 self._take_back(connection, lost, now)
             if connection.execute("SELECT paused FROM queue").fetchone()["paused"]:
                 return None
-            job = _next(connection, self._settings.running_cap, warm)
+            job = next_job(connection, self._settings.running_cap, warm)
             if job is None:
                 return None
             connection.execute(
@@ -213,42 +209,3 @@ def _wished(job: Job, wish: Wish) -> Job:
     if job.wish != wish:
         raise Conflict(f"Nobody asked to {wish} job {job.id} (any more).", "Go on with it.")
     return job
-
-
-def _next(connection: sqlite3.Connection, running_cap: int, warm: Collection[str]) -> Job | None:
-    """The waiting job to serve now. Reads one row of each index it needs, however long the queue is."""
-    owner = connection.execute(
-        "SELECT owner FROM owner WHERE waiting > 0 AND running < ? ORDER BY last_served, number LIMIT 1",
-        (running_cap,),
-    ).fetchone()
-    if owner is None:
-        return None
-    first = connection.execute(
-        "SELECT seq, priority, model_key FROM job WHERE state = 'queued' AND owner = ? ORDER BY rank, seq LIMIT 1",
-        (owner["owner"],),
-    ).fetchone()
-    chosen = first["seq"]
-    if warm and first["model_key"] not in warm:
-        chosen = _warm_one(connection, owner["owner"], first, warm)
-    return load_job(connection.execute("SELECT * FROM job WHERE seq = ?", (chosen,)).fetchone())
-
-
-def _warm_one(connection: sqlite3.Connection, owner: str, first: sqlite3.Row, warm: Collection[str]) -> int:
-    """A warm job close behind `first` and of its priority, else `first`. Counts the jobs it passes over."""
-    window = connection.execute(
-        "SELECT seq, model_key, skipped FROM job WHERE state = 'queued' AND owner = ? AND priority = ? "
-        "ORDER BY rank, seq LIMIT ?",
-        (owner, first["priority"], LOOK_AHEAD),
-    ).fetchall()
-    passed: list[int] = []
-    for row in window:
-        if row["model_key"] in warm:
-            connection.execute(
-                "UPDATE job SET skipped = skipped + 1 WHERE seq IN (SELECT value FROM json_each(?))",
-                (json.dumps(passed),),
-            )
-            return int(row["seq"])
-        if row["skipped"] >= MAX_SKIPS:
-            break
-        passed.append(row["seq"])
-    return int(first["seq"])

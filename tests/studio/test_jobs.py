@@ -9,10 +9,11 @@ from collections.abc import Callable
 
 import pytest
 
-from studio.claims import AGE_S, LOOK_AHEAD, MAX_SKIPS
+from studio.claims import AGE_S
 from studio.db import Database
 from studio.errors import Conflict, EngineFailed, InvalidInput, LimitReached, NotFound
 from studio.jobs import FINAL, LEGAL, Job, Jobs
+from studio.placement import LOOK_AHEAD, MAX_SKIPS
 from studio.settings import Settings
 
 ERROR = EngineFailed("It broke.", "Mend it.").as_dict()
@@ -389,6 +390,19 @@ def test_a_warm_model_is_preferred_within_the_look_ahead(jobs: Jobs):
     warm = jobs.submit("e", {}, owner="ann", model_key="b")
     assert claimed(jobs, warm=("b",)).id == warm.id
     assert claimed(jobs, warm=("b",)).id == cold.id
+
+
+def test_what_is_loaded_elsewhere_is_left_to_who_has_it(jobs: Jobs):
+    order = [jobs.submit("e", {}, owner="ann", model_key=key) for key in "aabab"]
+    assert claimed(jobs, worker="w1").id == order[0].id
+    assert claimed(jobs, worker="w2").id == order[2].id, "the worker that has a is the one to go on with it"
+    assert claimed(jobs, worker="w3").id == order[1].id, "where all are loaded the oldest comes first"
+
+
+def test_a_job_without_models_waits_for_nobodys(jobs: Jobs):
+    plain = jobs.submit("e", {}, owner="ann")
+    jobs.submit("e", {}, owner="ann", model_key="b")
+    assert claimed(jobs, warm=("b",)).id == plain.id
 
 
 def test_warmth_looks_neither_past_the_window_nor_over_owners_or_priorities(jobs: Jobs):
