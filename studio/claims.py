@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from studio.canonical import dumps
+from studio.clocks import JumpWatch
 from studio.db import Database
 from studio.errors import Conflict
 from studio.placement import next_job
@@ -28,19 +29,27 @@ def rank(queued: float, priority: int) -> float:
     return queued - AGE_S * priority
 
 
+_SHORTEN = "UPDATE job SET lease_until = MIN(lease_until, ?) WHERE state = 'running'"
+
+
 class Claims:
     """What workers and their supervisor ask of the queue. Every call is one transaction."""
 
     _db: Database
     _clock: Callable[[], float]
     _settings: Settings
+    _watch: JumpWatch
 
     def claim(self, worker: str, device: str, warm: Collection[str] = ()) -> Job | None:
         """The next job for `worker`, now running and leased to it, or None. Takes over expired leases first."""
         with self._db.transaction(lasting=False) as connection:
             now = self._clock()
-            for lost in _running(connection, "lease_until <= ?", now):
-                self._take_back(connection, lost, now)
+            if self._watch.settled():
+                for lost in _running(connection, "lease_until <= ?", now):
+                    self._take_back(connection, lost, now)
+            else:
+                # The living renew their leases by the new time; those of the dead must not last until the old one.
+                connection.execute(_SHORTEN, (now + self._settings.lease,))
             if connection.execute("SELECT paused FROM queue").fetchone()["paused"]:
                 return None
             job = next_job(connection, self._settings.running_cap, warm)

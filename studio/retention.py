@@ -10,10 +10,12 @@ import re
 import shutil
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from studio.clocks import JumpWatch
 from studio.db import Database
 from studio.errors import StoreUnavailable
 
@@ -54,10 +56,21 @@ def sweep(artifacts: Artifacts, db: Database, now: float, retention_days: float)
 
 
 class Sweeper:
-    """Sweeps when it is started and every `pause_s` seconds after, in a thread that ends with the server."""
+    """Sweeps when it is started and every `pause_s` seconds after, in a thread that ends with the server.
 
-    def __init__(self, sweep_once: Callable[[], dict[str, int]], pause_s: float = HOUR_S) -> None:
+    After a clock that jumped by more than a day it waits a day: what seems old then may be young.
+    """
+
+    def __init__(
+        self,
+        sweep_once: Callable[[], dict[str, int]],
+        pause_s: float = HOUR_S,
+        *,
+        clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._sweep_once, self._pause_s = sweep_once, pause_s
+        self._watch = JumpWatch(clock, steady, tolerance_s=DAY_S, settle_s=DAY_S)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
 
@@ -74,7 +87,7 @@ class Sweeper:
     def _run(self) -> None:
         while not self._ended.is_set():
             try:
-                removed = self._sweep_once()
+                removed = self._sweep_once() if self._watch.settled() else {}
                 if any(removed.values()):
                     log.info("swept: %s", ", ".join(f"{count} {what}" for what, count in removed.items() if count))
             except (StoreUnavailable, OSError) as error:

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, Literal
@@ -162,7 +163,7 @@ class Worker:
             heartbeat=settings.heartbeat,
             look=settings.poll,
             lease=settings.lease,
-            clock=services.clock,
+            clock=time.monotonic,
             publish=self._publish,
         )
         threads = devices.worker_threads(settings.threads, 1)
@@ -174,8 +175,11 @@ class Worker:
         self.pulse.ring()
 
     def stop(self) -> None:
-        """End after giving back the job at hand at its next step."""
-        self.pulse.stopping.set()
+        """End after the job at hand, or after giving it back at its next checkpoint or when half the grace is over.
+
+        Asked a second time, at its next step.
+        """
+        self.pulse.stop(self._services.settings.grace / 2)
         self.ring()
 
     def run(self, *, until_empty: bool = False, on_end: Callable[[Job], None] | None = None) -> None:

@@ -15,6 +15,7 @@ from studio.errors import Conflict, EngineFailed, InvalidInput, LimitReached, No
 from studio.jobs import FINAL, LEGAL, Job, Jobs
 from studio.placement import LOOK_AHEAD, MAX_SKIPS
 from studio.settings import Settings
+from tests.studio.conftest import FakeClock
 
 ERROR = EngineFailed("It broke.", "Mend it.").as_dict()
 
@@ -213,6 +214,38 @@ def test_an_expired_lease_is_taken_over_and_the_old_holder_is_refused(jobs: Jobs
         with pytest.raises(Conflict):
             call(job.id, "dead")
     assert [event.kind for event in jobs.events(job.id)] == ["submitted", "claimed", "retry", "claimed"]
+
+
+def test_a_clock_set_forward_takes_no_job_from_a_living_worker(db: Database, clock, settings: Settings):
+    steady = FakeClock(7.0)
+    jobs = Jobs(db, clock=clock, settings=settings, steady=steady)
+    job = jobs.submit("e", {}, owner="ann")
+    claimed(jobs)
+    clock.advance(3600)
+    assert jobs.claim("other", "cpu") is None
+    clock.advance(5)
+    steady.advance(5)
+    jobs.heartbeat(job.id, "w")  # by the new time
+    for _ in range(2):
+        clock.advance(20)
+        steady.advance(20)
+        assert jobs.claim("other", "cpu") is None
+        jobs.heartbeat(job.id, "w")
+    clock.advance(31)
+    steady.advance(31)
+    assert jobs.claim("other", "cpu").id == job.id, "a silent worker still loses it"
+
+
+def test_a_clock_set_back_does_not_lengthen_the_lease_of_the_dead(db: Database, clock, settings: Settings):
+    steady = FakeClock(7.0)
+    jobs = Jobs(db, clock=clock, settings=settings, steady=steady)
+    job = jobs.submit("e", {}, owner="ann")
+    claimed(jobs)
+    clock.advance(-3600)
+    assert jobs.claim("other", "cpu") is None
+    clock.advance(31)
+    steady.advance(31)
+    assert jobs.claim("other", "cpu").id == job.id
 
 
 def test_a_job_that_kills_its_workers_fails_with_a_sentence(jobs: Jobs, clock):

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from studio import logs
 from studio.encoders import read_provenance
 from studio.errors import StoreUnavailable
-from studio.worker import run_job
+from studio.worker import Outcome, run_job
 from tests.studio.shop import WORKER, Shop, open_shop
 from tests.waiting import until
 
@@ -145,6 +147,41 @@ def test_a_stopping_worker_gives_its_job_back(shop: Shop):
     thread.join(30)
     job = shop.services.jobs.get(job_id)
     assert (outcomes, job.state, job.attempts) == (["released"], "queued", 0)
+
+
+def held_after(shop: Shop, step: int, **values: Any) -> tuple[str, threading.Thread, list[Outcome]]:
+    """A running job that has computed `step` steps and waits for the file "go" without looking at wishes."""
+    job_id = shop.submit(barrier=str(shop.folder / "go"), hold_at=step, deaf=True, **values)
+    thread, outcomes = shop.begin(shop.claim())
+    until(lambda: (shop.services.jobs.get(job_id).progress or {}).get("step") == step)
+    return job_id, thread, outcomes
+
+
+def test_a_stopping_worker_finishes_what_is_nearly_done(shop: Shop):
+    job_id, thread, outcomes = held_after(shop, 1, steps=3, keep=False)
+    shop.worker.stop()
+    (shop.folder / "go").touch()
+    thread.join(30)
+    assert (outcomes, shop.services.jobs.get(job_id).state) == (["succeeded"], "succeeded")
+
+
+def test_a_stopping_worker_goes_on_to_the_next_checkpoint(shop: Shop):
+    job_id, thread, outcomes = held_after(shop, 1, steps=9, keep_every=3)
+    shop.worker.stop()
+    (shop.folder / "go").touch()
+    thread.join(30)
+    job = shop.services.jobs.get(job_id)
+    assert (outcomes, job.state, job.attempts) == (["released"], "queued", 0)
+    assert [e.payload["step"] for e in shop.services.jobs.events(job_id) if e.kind == "checkpoint"] == [3]
+
+
+def test_a_worker_asked_twice_to_stop_stops_at_the_next_step(shop: Shop):
+    job_id, thread, outcomes = held_after(shop, 1, steps=3, keep=False)
+    shop.worker.stop()
+    shop.worker.stop()
+    (shop.folder / "go").touch()
+    thread.join(30)
+    assert (outcomes, shop.services.jobs.get(job_id).state) == (["released"], "queued")
 
 
 def test_an_attempt_without_its_lease_writes_nothing_more(shop: Shop):
