@@ -61,15 +61,21 @@ class House:
         assert self.server.stdout is not None
         line = self.server.stdout.readline()
         if SIGN[kind] not in line:
-            self.server.wait()
-            self.server = None
+            self._ended()
             raise StoreUnavailable("The server did not come up.", "See its log.")
 
     def stop(self) -> None:
         """An orderly end."""
         if self.server is not None:
             self.server.terminate()
+            self._ended()
+
+    def _ended(self) -> None:
+        """The server dies or is dead."""
+        if self.server is not None:
             self.server.wait(PATIENCE_S)
+            if self.server.stdout is not None:
+                self.server.stdout.close()
             self.server = None
 
     @property
@@ -98,8 +104,7 @@ class House:
             return 0
         crew = self.workers()
         killed = self.kill([psutil.Process(self.server.pid), *(crew if with_workers else [])])
-        self.server.wait()
-        self.server = None
+        self._ended()
         return killed
 
     def spoil(self, how: str) -> bool:
@@ -163,10 +168,10 @@ def _environment(settings: Settings) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def small_disk(megabytes: int) -> Iterator[tuple[Path, bool]]:
+def small_disk(megabytes: int, *, allowed: bool = True) -> Iterator[tuple[Path, bool]]:
     """A folder on a file system of its own, and whether that was allowed; else a plain one."""
     with tempfile.TemporaryDirectory(prefix="atelier-crash-", ignore_cleanup_errors=True) as name:
-        mounted = os.geteuid() == 0 and shutil.which("chattr") is not None
+        mounted = allowed and os.geteuid() == 0 and shutil.which("chattr") is not None
         mounted = mounted and not subprocess.call(
             ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", name], stderr=subprocess.DEVNULL
         )

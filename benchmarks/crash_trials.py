@@ -15,6 +15,7 @@ import contextlib
 import json
 import random
 import shutil
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -25,7 +26,7 @@ from typing import Any
 import psutil
 
 from benchmarks.crash_checks import digest, job_faults, key_of, orphans, store_faults
-from benchmarks.crash_house import House, small_disk, wait_until
+from benchmarks.crash_house import ROOT, House, small_disk, wait_until
 from studio.errors import AtelierError, StoreUnavailable
 from studio.jobs import FINAL, Event, Job
 from studio.requests import parse, submit
@@ -55,11 +56,12 @@ WAIT_S = 240.0
 
 @dataclass
 class Plan:
-    """What happens in one trial; moments in seconds after its beginning."""
+    """What happens in one trial; moments in seconds after the first job was claimed, or if `eager` submitted."""
 
     jobs: list[tuple[str, str, dict[str, Any], int]]  # owner, engine, values, priority
     acts: list[tuple[float, str, Any]]  # moment, verb, object
     server: str = "plain"
+    eager: bool = False
 
 
 @dataclass
@@ -95,7 +97,7 @@ def draw(number: int, seed: int, *, real: bool, length: float) -> Plan:
             verb = chance.choice(("cancel", "pause", "resume", "again"))
             acts.append((chance.uniform(0, length), verb, index))
     server = "pages" if chance.random() < (0.2 if real else 0.08) else "plain"
-    return Plan(jobs, sorted(acts, key=lambda act: act[0]), server)
+    return Plan(jobs, sorted(acts, key=lambda act: act[0]), server, chance.random() < 0.25)
 
 
 class Driver:
@@ -111,7 +113,9 @@ class Driver:
         self._up(plan.server, trial)
         begun = time.monotonic()
         self._submit(trial, plan)
-        self._act(trial, plan, begun)
+        if not plan.eager:
+            wait_until(lambda: self._look(trial) or self._claimed(trial))
+        self._act(trial, plan, time.monotonic())
         self.house.mend()
         self._up(plan.server, trial)
         acted = time.monotonic()
@@ -134,6 +138,7 @@ class Driver:
 
     def _up(self, kind: str, trial: Trial) -> None:
         if not self.house.living:
+            self.house.stop()
             self.house.start(kind)
             trial.done[f"start {kind}"] += 1
 
@@ -197,6 +202,9 @@ class Driver:
             seen = trial.seen.setdefault(job_id, [])
             seen += self.jobs.events(job_id, after=len(seen))
 
+    def _claimed(self, trial: Trial) -> bool:
+        return any(event.kind == "claimed" for seen in trial.seen.values() for event in seen)
+
     def _settle(self, trial: Trial) -> None:
         """Wait until all jobs have ended, letting paused ones go on."""
 
@@ -211,13 +219,7 @@ class Driver:
                 self.house.start()
             return set(states.values()) <= FINAL
 
-        if wait_until(ended, WAIT_S):
-            # The worker tidies up after the last event.
-            wait_until(lambda: not self._working(), 10.0)
-
-    def _working(self) -> bool:
-        home = self.house.settings.home
-        return any(any(folder.iterdir()) for folder in home.glob("previews/*") if folder.is_dir())
+        wait_until(ended, WAIT_S)
 
     def _judge(self, trial: Trial, job: Job) -> None:
         expected = ENDS.get(job.params.get("fault", ""), "succeeded")
@@ -256,9 +258,9 @@ class Quiet:
 
 
 @contextlib.contextmanager
-def opened(settings: Settings, mean: float) -> Iterator[House]:
+def opened(settings: Settings, mean: float, *, mount: bool) -> Iterator[House]:
     """A fresh house on a small disk of its own, if that is allowed here."""
-    with small_disk(64) as (folder, mounted):
+    with small_disk(64, allowed=mount) as (folder, mounted):
         house = House(settings.replace(home=folder / "home"), mean=mean, disk=mounted)
         try:
             yield house
@@ -294,15 +296,18 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
     todo = [number for number in range(options.trials) if number not in done]
     settings = settings_of(real=options.real, home=Path())
     quiet = Quiet(options.out / "quiet", settings)
+    version = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.strip()
     while todo:
         batch, todo = todo[:STORE_TRIALS], todo[STORE_TRIALS:]
         # Half of the stores have fragile workers, which die by themselves besides.
         mean = random.Random(f"{options.seed}-{batch[0]}").choice((0.0, 120.0))
-        with opened(settings, 0.0 if options.real else mean) as house:
+        with opened(settings, 0.0 if options.real else mean, mount=options.mount) as house:
             driver = Driver(house, quiet)
             for number in batch:
                 plan = draw(number, options.seed, real=options.real, length=options.length)
-                rows.append(driver.run(number, plan) | {"fragile": house.mean > 0})
+                rows.append(driver.run(number, plan) | {"fragile": house.mean > 0, "version": version})
                 if number == batch[-1]:
                     house.stop()
                     rows[-1]["faults"] += orphans(house.services)
@@ -343,6 +348,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=950)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--real", action="store_true", help="the engines of the house instead of the quick one")
+    parser.add_argument("--no-mount", dest="mount", action="store_false", help="no small disk, which needs root")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--length", type=float, default=1.5, help="seconds within which kills fall; real: about 15")
     options = parser.parse_args()

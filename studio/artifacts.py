@@ -131,6 +131,11 @@ class Artifacts(JobFolders):
         with self._db.read() as connection:
             return _metrics(connection.execute(_METRIC, (job_id, "")).fetchone())
 
+    def probe(self) -> None:
+        """Write a small file and remove it. Raises StoreUnavailable where that is not possible."""
+        with _disk_errors(self.home), self._staged(b"probe"):
+            pass
+
     def free_bytes(self) -> int:
         """Free bytes of the disk below `home`."""
         return shutil.disk_usage(self.home).free
@@ -194,6 +199,7 @@ _DISK_SENTENCES = {
     errno.EACCES: "The folder of the store may not be written",
     errno.EPERM: "The folder of the store may not be written",
     errno.ENOTDIR: "The folder of the store is blocked by a file",
+    errno.EEXIST: "The folder of the store is blocked by a file",
     errno.EIO: "The disk failed",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from pathlib import Path
@@ -21,10 +22,22 @@ def write_file(path: Path, data: bytes) -> None:
         partial.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what stopped the writing may stop this too; a sweep takes it later
+            partial.unlink(missing_ok=True)
         raise StoreUnavailable(
             f"A file could not be written under {path.parent}: {error.strerror}.",
             "Free some space or make the folder writable, and try again.",
+        ) from error
+
+
+def remove_file(path: Path) -> None:
+    """Remove the file, if it is there. Raises StoreUnavailable."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreUnavailable(
+            f"A file could not be removed from {path.parent}: {error.strerror}.",
+            "Make the folder writable, and try again.",
         ) from error
 
 

@@ -6,6 +6,7 @@ Knows what a complete result is; every failure passes through to the worker, whi
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -65,9 +66,9 @@ def attempt(job: Job, services: Services, bench: Bench, params: Any, estimate: E
     devices.settle_torch(bench.threads)
     services.jobs.set_plan(job.id, bench.worker, plan)
     context = JobContext(job, services, bench.cache, bench.pulse, worker=bench.worker, device=bench.device, plan=plan)
-    memory, begun = devices.PeakMemory(bench.device), services.clock()
+    memory, begun = devices.PeakMemory(bench.device), time.monotonic()
     run(context, params)
-    seconds = services.clock() - begun
+    seconds = time.monotonic() - begun
     context.flush()
     bench.cache.remember(job.model_key, context.borrowed.keys)
     # A heartbeat just before the last write: a result is only announced by the worker that holds the job.

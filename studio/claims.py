@@ -1,35 +1,35 @@
-"""The workers' side of the queue: who gets which job next, and what a worker may say about the job it holds.
+"""The workers' side of the queue: a job is claimed, held by a lease, reported about, and ended or given back.
 
-A claim serves the least recently served owner first; within the owner the smallest rank, which is priority with
-ageing; and within the first jobs of equal priority one whose models are warm. It knows neither engines nor processes:
-a worker is a name that must renew its lease.
+Which job a claim gets is decided in studio/placement.py. This module knows neither engines nor processes: a worker is
+a name that must renew its lease.
 """
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from studio.canonical import dumps
+from studio.clocks import JumpWatch
 from studio.db import Database
 from studio.errors import Conflict
+from studio.placement import next_job
 from studio.rows import WORKER_KINDS, Job, Wish, append, find, load_job, move
 from studio.settings import Settings
 
 # Ageing: a job gains one step of priority for each 600 s it waits, so that no stream of urgent jobs starves it. As
 # all waiting jobs gain at the same pace, their order is fixed at queueing: by `time of queueing - 600 s * priority`.
 AGE_S = 600.0
-# How many jobs of an owner a claim looks at for warm models, and how often one job may be passed over for them.
-LOOK_AHEAD = 32
-MAX_SKIPS = 32
 
 
 def rank(queued: float, priority: int) -> float:
     """The moment at which a job of priority 0 would have been queued to be equal to this one, in seconds."""
     return queued - AGE_S * priority
+
+
+_SHORTEN = "UPDATE job SET lease_until = MIN(lease_until, ?) WHERE state = 'running'"
 
 
 class Claims:
@@ -38,16 +38,21 @@ class Claims:
     _db: Database
     _clock: Callable[[], float]
     _settings: Settings
+    _watch: JumpWatch
 
     def claim(self, worker: str, device: str, warm: Collection[str] = ()) -> Job | None:
         """The next job for `worker`, now running and leased to it, or None. Takes over expired leases first."""
         with self._db.transaction(lasting=False) as connection:
             now = self._clock()
-            for lost in _running(connection, "lease_until <= ?", now):
-                self._take_back(connection, lost, now)
+            if self._watch.settled():
+                for lost in _running(connection, "lease_until <= ?", now):
+                    self._take_back(connection, lost, now)
+            else:
+                # The living renew their leases by the new time; those of the dead must not last until the old one.
+                connection.execute(_SHORTEN, (now + self._settings.lease,))
             if connection.execute("SELECT paused FROM queue").fetchone()["paused"]:
                 return None
-            job = _next(connection, self._settings.running_cap, warm)
+            job = next_job(connection, self._settings.running_cap, warm)
             if job is None:
                 return None
             connection.execute(
@@ -148,6 +153,17 @@ class Claims:
             held = _held(connection, job_id, worker)
             return self._end_attempt(connection, held, self._clock(), "released", held.attempts - 1)
 
+    def postpone(self, job_id: str, worker: str, error: Mapping[str, Any]) -> Job:
+        """The store or the disk failed the held job: try it again, or, after its last attempt, fail it with `error`.
+
+        Raises Conflict if lost.
+        """
+        with self._db.transaction(lasting=False) as connection:
+            held, now = _held(connection, job_id, worker), self._clock()
+            if not held.wish and held.attempts >= self._settings.max_attempts:
+                return move(connection, held, "failed", now, "failed", error, error=dumps(error))
+            return self._end_attempt(connection, held, now, str(error["message"]), held.attempts)
+
     def reclaim(self, worker: str) -> list[Job]:
         """The worker's process is known to be dead: take all its jobs back at once; returns them as they are now."""
         with self._db.transaction(lasting=False) as connection:
@@ -202,42 +218,3 @@ def _wished(job: Job, wish: Wish) -> Job:
     if job.wish != wish:
         raise Conflict(f"Nobody asked to {wish} job {job.id} (any more).", "Go on with it.")
     return job
-
-
-def _next(connection: sqlite3.Connection, running_cap: int, warm: Collection[str]) -> Job | None:
-    """The waiting job to serve now. Reads one row of each index it needs, however long the queue is."""
-    owner = connection.execute(
-        "SELECT owner FROM owner WHERE waiting > 0 AND running < ? ORDER BY last_served, number LIMIT 1",
-        (running_cap,),
-    ).fetchone()
-    if owner is None:
-        return None
-    first = connection.execute(
-        "SELECT seq, priority, model_key FROM job WHERE state = 'queued' AND owner = ? ORDER BY rank, seq LIMIT 1",
-        (owner["owner"],),
-    ).fetchone()
-    chosen = first["seq"]
-    if warm and first["model_key"] not in warm:
-        chosen = _warm_one(connection, owner["owner"], first, warm)
-    return load_job(connection.execute("SELECT * FROM job WHERE seq = ?", (chosen,)).fetchone())
-
-
-def _warm_one(connection: sqlite3.Connection, owner: str, first: sqlite3.Row, warm: Collection[str]) -> int:
-    """A warm job close behind `first` and of its priority, else `first`. Counts the jobs it passes over."""
-    window = connection.execute(
-        "SELECT seq, model_key, skipped FROM job WHERE state = 'queued' AND owner = ? AND priority = ? "
-        "ORDER BY rank, seq LIMIT ?",
-        (owner, first["priority"], LOOK_AHEAD),
-    ).fetchall()
-    passed: list[int] = []
-    for row in window:
-        if row["model_key"] in warm:
-            connection.execute(
-                "UPDATE job SET skipped = skipped + 1 WHERE seq IN (SELECT value FROM json_each(?))",
-                (json.dumps(passed),),
-            )
-            return int(row["seq"])
-        if row["skipped"] >= MAX_SKIPS:
-            break
-        passed.append(row["seq"])
-    return int(first["seq"])

@@ -120,7 +120,7 @@ class Context(Protocol):
         ...
 
     def checkpoint(self, step: int, state: Mapping[str, Any]) -> None:
-        """Keep `state` (tensors and JSON-able values) durably; only the newest is kept."""
+        """Keep `state` (tensors and JSON-able values) durably; only the newest is kept. Raises as `check` does."""
         ...
 
     def resume(self) -> tuple[int, dict[str, Any]] | None:

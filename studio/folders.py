@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from studio.atomic import read_file, write_file
+from studio.atomic import read_file, remove_file, write_file
 from studio.canonical import pretty
 from studio.errors import NotFound
 
@@ -40,14 +40,14 @@ class JobFolders:
 
     def drop_manifest(self, job_id: str) -> None:
         """The result is no longer whole, e.g. because it will be made again."""
-        self._manifest_path(job_id).unlink(missing_ok=True)
+        remove_file(self._manifest_path(job_id))
 
     def save_preview(self, job_id: str, seq: int, png: bytes) -> Path:
         """Keep a picture of the unfinished result; only the newest two stay."""
         path = self._folder("previews", job_id) / f"{seq}.png"
         write_file(path, png)
         for older in _numbered(path.parent, ".png")[:-PREVIEWS_KEPT]:
-            older.unlink(missing_ok=True)
+            remove_file(older)
         return path
 
     def preview_path(self, job_id: str, seq: int) -> Path:

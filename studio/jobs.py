@@ -13,6 +13,7 @@ from typing import Any
 
 from studio.canonical import dumps
 from studio.claims import Claims, rank
+from studio.clocks import JumpWatch
 from studio.db import Database
 from studio.errors import Conflict, InvalidInput, LimitReached
 from studio.fleet import Fleet, WorkerRow
@@ -45,7 +46,7 @@ def new_id() -> str:
 
 
 class Jobs(Claims, Fleet):
-    """The queue in `db`. `clock` gives seconds; `token` makes job ids.
+    """The queue in `db`. `clock` gives seconds, `steady` those of a clock nobody can set; `token` makes job ids.
 
     Every call that takes `owner` raises NotFound for a job of somebody else; owner None is a trusted caller.
     """
@@ -57,11 +58,14 @@ class Jobs(Claims, Fleet):
         clock: Callable[[], float],
         settings: Settings,
         token: Callable[[], str] = new_id,
+        steady: Callable[[], float] | None = None,
     ) -> None:
         self._db = db
         self._clock = clock
         self._settings = settings
         self._token = token
+        lease = settings.lease
+        self._watch = JumpWatch(clock, steady or clock, tolerance_s=lease / 4, settle_s=lease)
 
     def submit(
         self,

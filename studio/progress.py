@@ -68,6 +68,11 @@ class Progress:
         """The newest report if it was held back."""
         return self._latest if self._dirty else None
 
+    @property
+    def eta(self) -> float | None:
+        """Seconds to go by the newest report, or None while nobody can say."""
+        return None if self._latest is None else self._latest["eta"]
+
     def stages(self) -> list[dict[str, Any]]:
         """Name and seconds of each stage, in order; a stage is a run of reports with the same words."""
         ends = [*(stage[1] for stage in self._stages[1:]), self._clock()][: len(self._stages)]

@@ -17,11 +17,11 @@ log = logging.getLogger(__name__)
 
 
 class Pulse:
-    """Beats every `heartbeat` seconds and looks for a wish every `look` seconds while a job is attached.
+    """Beats every `heartbeat` seconds of `clock` and looks for a wish every `look` seconds while a job is attached.
 
-    `publish` writes the worker's own row. `lost` tells that the lease has gone to somebody else, `wish` what the
-    owner asks for ("", "cancel", "pause"), `heard` the last wish even if it was taken back, and `stopping` that this
-    worker itself was asked to end.
+    `clock` is one that nobody can set. `publish` writes the worker's own row. `lost` tells that the lease has gone to
+    somebody else, `wish` what the owner asks for ("", "cancel", "pause"), `heard` the last wish even if it was taken
+    back, and `stopping` that this worker itself was asked to end, by `stop_by` at the latest.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Pulse:
         self.heard: Wish = ""
         self.lost = False
         self.stopping = threading.Event()
+        self.stop_by = 0.0  # seconds of `clock`
 
     def start(self) -> None:
         """Begin to beat."""
@@ -63,6 +64,17 @@ class Pulse:
     def ring(self) -> None:
         """Look now instead of at the next turn."""
         self._bell.set()
+
+    def stop(self, grace_s: float) -> None:
+        """End within `grace_s` seconds, after the job at hand or at its next checkpoint; asked again, at once."""
+        self.stop_by = self._clock() + (0.0 if self.stopping.is_set() else grace_s)
+        self.stopping.set()
+        self.ring()
+
+    @property
+    def grace_left(self) -> float:
+        """Seconds a stopping worker may still compute."""
+        return self.stop_by - self._clock()
 
     def attach(self, job_id: str) -> None:
         """From now on keep the lease of this job."""

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import logging
 import re
+import shutil
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from studio.clocks import JumpWatch
 from studio.db import Database
 from studio.errors import StoreUnavailable
 
@@ -25,6 +28,7 @@ DAY_S = 86_400.0
 HOUR_S = 3_600.0
 # Bytes are written before anything refers to them, so what is fresh is never garbage.
 FRESH_S = DAY_S
+RESUMABLE_S = 7 * DAY_S  # how long a job that failed or was cancelled can go on where it stopped
 
 _SHA = re.compile(r"[0-9a-f]{64}")
 
@@ -47,14 +51,26 @@ def sweep(artifacts: Artifacts, db: Database, now: float, retention_days: float)
         removed["uploads"] = _drop_uploads(db, horizon)
     removed["files"] = _drop_blobs(artifacts, db, now - FRESH_S)
     removed["leftovers"] = _drop_leftovers(artifacts.home, db, now - FRESH_S)
+    removed["leftovers"] += _drop_folders(artifacts.home, db, now)
     return removed
 
 
 class Sweeper:
-    """Sweeps when it is started and every `pause_s` seconds after, in a thread that ends with the server."""
+    """Sweeps when it is started and every `pause_s` seconds after, in a thread that ends with the server.
 
-    def __init__(self, sweep_once: Callable[[], dict[str, int]], pause_s: float = HOUR_S) -> None:
+    After a clock that jumped by more than a day it waits a day: what seems old then may be young.
+    """
+
+    def __init__(
+        self,
+        sweep_once: Callable[[], dict[str, int]],
+        pause_s: float = HOUR_S,
+        *,
+        clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._sweep_once, self._pause_s = sweep_once, pause_s
+        self._watch = JumpWatch(clock, steady, tolerance_s=DAY_S, settle_s=DAY_S)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
 
@@ -71,7 +87,7 @@ class Sweeper:
     def _run(self) -> None:
         while not self._ended.is_set():
             try:
-                removed = self._sweep_once()
+                removed = self._sweep_once() if self._watch.settled() else {}
                 if any(removed.values()):
                     log.info("swept: %s", ", ".join(f"{count} {what}" for what, count in removed.items() if count))
             except (StoreUnavailable, OSError) as error:
@@ -117,6 +133,28 @@ def _drop_blobs(artifacts: Artifacts, db: Database, before: float) -> int:
             (artifacts.home / "files" / sha[:2] / sha).unlink(missing_ok=True)
             connection.execute("DELETE FROM blob WHERE sha = ?", (sha,))
     return len(gone)
+
+
+def _drop_folders(home: Path, db: Database, now: float) -> int:
+    """Remove what a job kept while it ran and needs no more: its worker died between the last row and the tidying up.
+
+    What did not succeed may be tried again and go on from its checkpoint, for a while.
+    """
+    before = {"previews": now - FRESH_S, "checkpoints": now - RESUMABLE_S}
+    with db.read() as connection:
+        rows = connection.execute("SELECT id, state, ended FROM job").fetchall()
+    states = {row["id"]: (row["state"], row["ended"] or now) for row in rows}
+    removed = 0
+    for kind in ("results", "previews", "checkpoints"):
+        for folder in home.glob(f"{kind}/*"):
+            state, ended = states.get(folder.name, ("gone", folder.stat().st_mtime))
+            over = state == "succeeded" and kind != "results"
+            over |= state in ("failed", "cancelled") and ended < before.get(kind, 0.0)
+            over |= state == "gone" and ended < now - FRESH_S
+            if over:
+                shutil.rmtree(folder, ignore_errors=True)
+                removed += 1
+    return removed
 
 
 def _drop_leftovers(home: Path, db: Database, before: float) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -16,10 +17,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from studio import bundle, encoders
 from studio.artifacts import write_metrics, write_output
-from studio.atomic import read_file, write_file
+from studio.atomic import read_file, remove_file, write_file
 from studio.canonical import plain
 from studio.contract import ArtifactKind, ModelKey, Models
-from studio.errors import Cancelled, Conflict, NotFound, Paused
+from studio.errors import Cancelled, Conflict, NotFound, Paused, StoreUnavailable
 from studio.jobs import Job
 from studio.models import ModelCache
 from studio.progress import Progress
@@ -71,20 +72,30 @@ class JobContext:
     """One attempt at one job. See `studio.contract.Context` for what each method promises."""
 
     def __init__(
-        self, job: Job, services: Services, cache: ModelCache, pulse: Pulse, *, worker: str, device: str, plan: str
+        self,
+        job: Job,
+        services: Services,
+        cache: ModelCache,
+        pulse: Pulse,
+        *,
+        worker: str,
+        device: str,
+        plan: str,
+        steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self.device, self.plan, self.weights = device, plan, services.settings.weights
-        self.borrowed = BorrowedModels(cache, services.clock)
+        self.borrowed = BorrowedModels(cache, steady)
         self.models: Models = self.borrowed
         self.resumed_from: int | None = None
         self.seconds_before = 0.0  # spent by the attempt whose checkpoint was resumed
         self._job, self._services, self._pulse, self._worker = job, services, pulse, worker
-        self._jobs, self._artifacts, self._clock = services.jobs, services.artifacts, services.clock
-        self._begun = services.clock()
+        self._jobs, self._artifacts, self._steady = services.jobs, services.artifacts, steady
+        self._begun = steady()
         self._checkpointed = False
+        self._unkept = False  # something was computed that no checkpoint has
         self._models_before = _models_of(services, job.id)
         self._saved = {output.name for output in self._artifacts.outputs(job.id)}
-        self._progress = Progress(services.clock, first_preview=int((job.progress or {}).get("preview") or 0) + 1)
+        self._progress = Progress(steady, first_preview=int((job.progress or {}).get("preview") or 0) + 1)
 
     @property
     def model_rows(self) -> list[dict[str, str]]:
@@ -99,12 +110,17 @@ class JobContext:
     def progress(self, step: int, total: int, message: str, preview: Any | None = None) -> None:
         """Report a step; events at most four a second, previews at most two, the last one never lost."""
         payload = self._progress.report(step, total, message)
-        if preview is not None and self._progress.preview_due():
-            with self._owned():
-                sequence = self._progress.next_preview()
-                self._artifacts.save_preview(self._job.id, sequence, _small_png(preview))
-        if self._progress.event_due():
-            self._write_progress(payload)
+        self._unkept = True
+        try:
+            if preview is not None and self._progress.preview_due():
+                with self._owned():
+                    sequence = self._progress.next_preview()
+                    self._artifacts.save_preview(self._job.id, sequence, _small_png(preview))
+            if self._progress.event_due():
+                self._write_progress(payload)
+        except StoreUnavailable as error:
+            # Nothing is lost but a look: the next report tells it again.
+            log.warning("progress is not shown: %s", error, extra={"job": self._job.id})
 
     def flush(self) -> None:
         """Write the newest report if throttling held it back."""
@@ -120,7 +136,7 @@ class JobContext:
             raise Cancelled("The job was cancelled.")
         if self._pulse.wish == "pause":
             raise Paused("The job was paused.")
-        if self._pulse.stopping.is_set():
+        if self._pulse.stopping.is_set() and not self._worth_going_on():
             raise Stopping("The worker is stopping.", "The job goes on when a worker is back.")
 
     def generator(self, seed: int) -> Any:
@@ -161,7 +177,7 @@ class JobContext:
 
     def checkpoint(self, step: int, state: Mapping[str, Any]) -> None:
         """Keep `state` durably and drop the older ones."""
-        spent = self.seconds_before + self._clock() - self._begun
+        spent = self.seconds_before + self._steady() - self._begun
         data = bundle.pack({"step": step, "state": state, "models": self.model_rows, "seconds": spent})
         with self._owned():
             self._jobs.wish(self._job.id, self._worker)
@@ -170,8 +186,10 @@ class JobContext:
             write_file(path, data)
             for older in path.parent.glob("*.safetensors"):
                 if older != path:
-                    older.unlink(missing_ok=True)
+                    remove_file(older)
             self._jobs.event(self._job.id, self._worker, "checkpoint", {"step": step})
+        self._unkept = False
+        self.check()
 
     def resume(self) -> tuple[int, dict[str, Any]] | None:
         """The newest checkpoint that can be read; a damaged one is as good as none."""
@@ -200,6 +218,14 @@ class JobContext:
     def store_cache(self, key: str, state: Mapping[str, Any]) -> None:
         """Keep small tensors for later jobs of the same engine."""
         write_file(self._cache_path(key), bundle.pack(state))
+
+    def _worth_going_on(self) -> bool:
+        """Whether this attempt, which a stopping worker must end soon, may yet reach a checkpoint or its end."""
+        left = self._pulse.grace_left
+        if left <= 0 or not self._unkept:
+            return False
+        eta = self._progress.eta
+        return self._checkpointed or eta is None or eta <= left
 
     def _write_progress(self, payload: dict[str, Any]) -> None:
         with self._owned():

@@ -66,7 +66,7 @@ def open_services(
     return Services(
         settings=settings,
         db=db,
-        jobs=Jobs(db, clock=clock, settings=settings),
+        jobs=Jobs(db, clock=clock, settings=settings, steady=time.monotonic if clock is time.time else clock),
         artifacts=Artifacts(settings.home, db, clock),
         shares=Shares(db, clock),
         accounts=Accounts(db, clock),

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, Literal
@@ -37,9 +38,10 @@ from studio.settings import Settings
 
 log = logging.getLogger(__name__)
 
-Outcome = Literal["succeeded", "failed", "cancelled", "paused", "released", "lost"]
+Outcome = Literal["succeeded", "failed", "cancelled", "paused", "released", "postponed", "lost"]
 
 FIRST_PAUSE_S = 0.02  # of an idle worker; grows to `settings.poll`
+TROUBLE_S = 1.0  # between two looks at a disk that failed
 ORPHANED = 70  # exit code of a worker whose server has gone
 
 
@@ -70,6 +72,9 @@ def _ended(job: Job, services: Services, bench: Bench) -> Outcome:
         return _settled(jobs.release, job, bench)
     except (Cancelled, Paused) as error:
         return _stopped(job, services, bench, error)
+    except StoreUnavailable as error:
+        log.warning("put off: %s", error)
+        return _postponed(job, services, bench, error)
     except AtelierError as error:
         log.warning("%s: %s", error.code, error)
         return _failed(job, services, bench, error)
@@ -86,7 +91,10 @@ def _ended(job: Job, services: Services, bench: Bench) -> Outcome:
 def _stopped(job: Job, services: Services, bench: Bench, error: AtelierError) -> Outcome:
     """The engine stopped as the owner wished; one that stops without a wish has failed."""
     if bench.pulse.heard == "cancel":
-        return _settled(services.jobs.finish_cancelled, job, bench)
+        outcome = _settled(services.jobs.finish_cancelled, job, bench)
+        if outcome == "cancelled":
+            services.artifacts.clear_previews(job.id)
+        return outcome
     if bench.pulse.heard == "pause":
         return _settled(services.jobs.finish_paused, job, bench)
     log.error("the engine stopped though nobody had asked for it")
@@ -113,7 +121,20 @@ def _failed(job: Job, services: Services, bench: Bench, error: AtelierError) -> 
         services.jobs.fail(job.id, bench.worker, error.as_dict())
     except (Conflict, NotFound):
         return "lost"
+    services.artifacts.clear_previews(job.id)
     return "failed"
+
+
+def _postponed(job: Job, services: Services, bench: Bench, error: StoreUnavailable) -> Outcome:
+    """No fault of the job: it goes on from its checkpoint when the disk is well again."""
+    try:
+        state = services.jobs.postpone(job.id, bench.worker, error.as_dict()).state
+    except (Conflict, NotFound):
+        return "lost"
+    if state == "failed":
+        services.artifacts.clear_previews(job.id)
+        return "failed"
+    return "postponed" if state == "queued" else _OUTCOMES[state]
 
 
 def _unforeseen(job: Job, services: Services, error: BaseException) -> EngineFailed:
@@ -135,13 +156,14 @@ class Worker:
         self._services, self._worker = services, worker
         self._cache = cache or make_cache(settings, device)
         self._bell = threading.Event()
+        self._troubled = False  # the disk failed the last job; none is taken until it takes a file again
         self.pulse = Pulse(
             services.jobs,
             worker,
             heartbeat=settings.heartbeat,
             look=settings.poll,
             lease=settings.lease,
-            clock=services.clock,
+            clock=time.monotonic,
             publish=self._publish,
         )
         threads = devices.worker_threads(settings.threads, 1)
@@ -153,8 +175,11 @@ class Worker:
         self.pulse.ring()
 
     def stop(self) -> None:
-        """End after giving back the job at hand at its next step."""
-        self.pulse.stopping.set()
+        """End after the job at hand, or after giving it back at its next checkpoint or when half the grace is over.
+
+        Asked a second time, at its next step.
+        """
+        self.pulse.stop(self._services.settings.grace / 2)
         self.ring()
 
     def run(self, *, until_empty: bool = False, on_end: Callable[[Job], None] | None = None) -> None:
@@ -178,24 +203,34 @@ class Worker:
 
     def _run_one(self, job: Job) -> None:
         try:
-            run_job(job, self._services, self.bench)
+            self._troubled = run_job(job, self._services, self.bench) == "postponed"
         except StoreUnavailable as error:
             # The job's end could not be written: its lease will run out, and it is tried again.
             log.error("the store failed under a job: %s", error, extra={"job": job.id})
+            self._troubled = True
 
     def _claim(self) -> Job | None:
         if disk_short(self._services) is not None:
+            self._troubled = True
             return None
+        jobs = self._services.jobs
         try:
-            return self._services.jobs.claim(self._worker, self.bench.device, self._cache.warm_keys())
+            if self._troubled:
+                self._services.artifacts.probe()
+                # It runs nothing now: what it still seems to hold is a job whose end could not be written.
+                jobs.reclaim(self._worker)
+                self._troubled = False
+            return jobs.claim(self._worker, self.bench.device, self._cache.warm_keys())
         except StoreUnavailable as error:
-            log.error("no job can be claimed: %s", error)
+            if not self._troubled:
+                log.error("no job can be claimed: %s", error)
+            self._troubled = True
             return None
 
     def _wait(self, version: int) -> None:
-        """Until the bell rings, the store changes, or a lease may have expired."""
+        """Until the bell rings, the store changes, a lease may have expired, or the disk may be well again."""
         settings, pause, waited = self._services.settings, FIRST_PAUSE_S, 0.0
-        while waited < settings.lease / 2:
+        while waited < (TROUBLE_S if self._troubled else settings.lease / 2):
             if self._bell.wait(pause):
                 break
             if self._store_version() != version:

@@ -86,7 +86,7 @@ def _steps(ctx: Context, params: QuickParams, weights: np.ndarray, number: int, 
                 file.write(f"{params.seed} {number} {step}\n")
         done = number * params.steps + step + 1
         ctx.progress(done, total, f"Step {step + 1}", Image.fromarray(state))
-        if params.keep:
+        if params.keep and (step + 1) % params.keep_every == 0:
             ctx.checkpoint(step + 1, {"number": number, "state": state})
     return state
 

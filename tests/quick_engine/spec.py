@@ -42,7 +42,8 @@ class QuickParams(Params):
         0.0, ge=0.0, le=1.0, title="Pause", description="How long a step waits.", json_schema_extra={"unit": "s"}
     )
     deaf: bool = Field(False, title="Deaf", description="Do not look at wishes while waiting.")
-    keep: bool = Field(True, title="Keep", description="Write a checkpoint after every step.")
+    keep: bool = Field(True, title="Keep", description="Write checkpoints.")
+    keep_every: int = Field(1, ge=1, title="Keep every", description="Steps between two checkpoints.")
     trace: str = Field("", title="Trace", description="A file to which every computed step is added.")
     fault: Fault = Field("", title="Fault", description="What goes wrong at `fault_at`.")
     fault_at: int = Field(1, ge=0, title="Fault at", description="The step at which it goes wrong.")

@@ -257,6 +257,36 @@ def test_without_retention_only_garbage_goes(artifacts: Artifacts, jobs: Jobs, c
     assert artifacts.put(b"nobody's", media_type="text/plain") == lost
 
 
+def test_the_sweep_takes_what_a_dying_worker_could_not(artifacts: Artifacts, jobs: Jobs, clock):
+    kept: dict[str, Job] = {}
+    for state in ("succeeded", "failed", "queued"):
+        kept[state] = jobs.submit("e", {}, owner="ann")
+    for state, end in (("succeeded", jobs.succeed), ("failed", lambda i, w: jobs.fail(i, w, {"code": "x"}))):
+        claimed = jobs.claim("w", "cpu")
+        assert claimed is not None
+        assert claimed.id == kept[state].id
+        end(claimed.id, "w")
+    for job_id in [*(job.id for job in kept.values()), "gone"]:
+        artifacts.save_preview(job_id, 1, b"png")
+        for path in (artifacts.checkpoint_path(job_id, 3), artifacts._manifest_path(job_id)):
+            path.parent.mkdir(parents=True)
+            path.touch()
+        for kind in ("results", "previews", "checkpoints"):
+            os.utime(artifacts.home / kind / job_id, (clock.now, clock.now))
+
+    def left(kind: str) -> set[str]:
+        names = {job.id: state for state, job in kept.items()} | {"gone": "gone"}
+        return {names[path.name] for path in (artifacts.home / kind).iterdir()}
+
+    artifacts.sweep(clock.now)
+    assert left("previews") == left("checkpoints") == {"failed", "queued", "gone"}, "what is fresh is kept"
+    artifacts.sweep(clock.now + 2 * DAY_S)
+    assert (left("previews"), left("checkpoints")) == ({"queued"}, {"failed", "queued"})
+    artifacts.sweep(clock.now + 8 * DAY_S)
+    assert left("checkpoints") == {"queued"}
+    assert left("results") == {"succeeded", "failed", "queued"}
+
+
 def test_bytes_put_again_are_fresh_again(artifacts: Artifacts, clock):
     sha = artifacts.put(b"again", media_type="text/plain")
     aged(artifacts, clock, FRESH_S + 1)

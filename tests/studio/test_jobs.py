@@ -9,11 +9,13 @@ from collections.abc import Callable
 
 import pytest
 
-from studio.claims import AGE_S, LOOK_AHEAD, MAX_SKIPS
+from studio.claims import AGE_S
 from studio.db import Database
 from studio.errors import Conflict, EngineFailed, InvalidInput, LimitReached, NotFound
 from studio.jobs import FINAL, LEGAL, Job, Jobs
+from studio.placement import LOOK_AHEAD, MAX_SKIPS
 from studio.settings import Settings
+from tests.studio.conftest import FakeClock
 
 ERROR = EngineFailed("It broke.", "Mend it.").as_dict()
 
@@ -214,6 +216,38 @@ def test_an_expired_lease_is_taken_over_and_the_old_holder_is_refused(jobs: Jobs
     assert [event.kind for event in jobs.events(job.id)] == ["submitted", "claimed", "retry", "claimed"]
 
 
+def test_a_clock_set_forward_takes_no_job_from_a_living_worker(db: Database, clock, settings: Settings):
+    steady = FakeClock(7.0)
+    jobs = Jobs(db, clock=clock, settings=settings, steady=steady)
+    job = jobs.submit("e", {}, owner="ann")
+    claimed(jobs)
+    clock.advance(3600)
+    assert jobs.claim("other", "cpu") is None
+    clock.advance(5)
+    steady.advance(5)
+    jobs.heartbeat(job.id, "w")  # by the new time
+    for _ in range(2):
+        clock.advance(20)
+        steady.advance(20)
+        assert jobs.claim("other", "cpu") is None
+        jobs.heartbeat(job.id, "w")
+    clock.advance(31)
+    steady.advance(31)
+    assert jobs.claim("other", "cpu").id == job.id, "a silent worker still loses it"
+
+
+def test_a_clock_set_back_does_not_lengthen_the_lease_of_the_dead(db: Database, clock, settings: Settings):
+    steady = FakeClock(7.0)
+    jobs = Jobs(db, clock=clock, settings=settings, steady=steady)
+    job = jobs.submit("e", {}, owner="ann")
+    claimed(jobs)
+    clock.advance(-3600)
+    assert jobs.claim("other", "cpu") is None
+    clock.advance(31)
+    steady.advance(31)
+    assert jobs.claim("other", "cpu").id == job.id
+
+
 def test_a_job_that_kills_its_workers_fails_with_a_sentence(jobs: Jobs, clock):
     job = jobs.submit("e", {}, owner="ann")
     for attempt in range(3):
@@ -389,6 +423,19 @@ def test_a_warm_model_is_preferred_within_the_look_ahead(jobs: Jobs):
     warm = jobs.submit("e", {}, owner="ann", model_key="b")
     assert claimed(jobs, warm=("b",)).id == warm.id
     assert claimed(jobs, warm=("b",)).id == cold.id
+
+
+def test_what_is_loaded_elsewhere_is_left_to_who_has_it(jobs: Jobs):
+    order = [jobs.submit("e", {}, owner="ann", model_key=key) for key in "aabab"]
+    assert claimed(jobs, worker="w1").id == order[0].id
+    assert claimed(jobs, worker="w2").id == order[2].id, "the worker that has a is the one to go on with it"
+    assert claimed(jobs, worker="w3").id == order[1].id, "where all are loaded the oldest comes first"
+
+
+def test_a_job_without_models_waits_for_nobodys(jobs: Jobs):
+    plain = jobs.submit("e", {}, owner="ann")
+    jobs.submit("e", {}, owner="ann", model_key="b")
+    assert claimed(jobs, warm=("b",)).id == plain.id
 
 
 def test_warmth_looks_neither_past_the_window_nor_over_owners_or_priorities(jobs: Jobs):

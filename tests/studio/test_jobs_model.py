@@ -13,10 +13,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from studio.claims import AGE_S, LOOK_AHEAD, MAX_SKIPS
+from studio.claims import AGE_S
 from studio.db import Database
 from studio.errors import Conflict, LimitReached
 from studio.jobs import Jobs
+from studio.placement import LOOK_AHEAD, MAX_SKIPS
 from studio.settings import Settings
 
 OWNERS, WORKERS, KEYS = ("ann", "bob", "cy"), ("w1", "w2"), ("m1", "m2", "m3")
@@ -94,14 +95,15 @@ class Model:
             if not waiting or len(self.open(owner, "running")) >= SETTINGS.running_cap:
                 continue
             alike = [item for item in waiting if item[1].priority == waiting[0][1].priority][:LOOK_AHEAD]
-            for place, (job_id, job) in enumerate(alike):
-                if job.key in warm:
-                    for _, passed in alike[:place]:
-                        passed.skipped += 1
-                    return job_id
-                if job.skipped >= MAX_SKIPS:
-                    break
-            return waiting[0][0]
+            full = [place for place, (_, job) in enumerate(alike) if job.skipped >= MAX_SKIPS]
+            alike = alike[: full[0] + 1] if full else alike
+            used = {job.key for job in self.jobs.values() if job.state == "running"}
+            here = [place for place, (_, job) in enumerate(alike) if job.key in warm]
+            nowhere = [place for place, (_, job) in enumerate(alike) if job.key not in used]
+            place = (here or nowhere or [0])[0]
+            for _, passed in alike[:place]:
+                passed.skipped += 1
+            return alike[place][0]
         return None
 
 

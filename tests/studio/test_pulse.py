@@ -93,3 +93,13 @@ def test_the_thread_hears_by_itself(clock: FakeClock):
     until(lambda: heart.wish == "cancel")
     heart.detach()
     heart.end()
+
+
+def test_a_stop_leaves_time_and_a_second_one_none(clock: FakeClock):
+    heart = pulse(Line(), clock)
+    assert heart.grace_left <= 0
+    heart.stop(10.0)
+    assert heart.stopping.is_set()
+    assert heart.grace_left == 10.0
+    heart.stop(10.0)
+    assert heart.grace_left == 0.0

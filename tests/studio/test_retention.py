@@ -7,6 +7,8 @@ import threading
 
 from studio.errors import StoreUnavailable
 from studio.retention import Sweeper
+from tests.studio.conftest import FakeClock
+from tests.waiting import until
 
 
 def test_it_sweeps_at_once_and_again_and_a_failure_does_not_end_it():
@@ -45,3 +47,16 @@ def test_stopping_does_not_wait_for_the_pause():
 
 def test_one_that_never_started_can_be_stopped():
     Sweeper(dict).stop()
+
+
+def test_a_clock_that_jumped_deletes_nothing():
+    turns: queue.Queue[int] = queue.Queue()
+    clock = FakeClock()
+    sweeper = Sweeper(lambda: turns.put(1) or {}, pause_s=0.0, clock=clock, steady=FakeClock())
+    sweeper._watch.settled()
+    clock.advance(60 * 86_400.0)
+    assert not sweeper._watch.settled()
+    sweeper.start()
+    until(lambda: sweeper._thread.is_alive())
+    sweeper.stop()
+    assert turns.empty()

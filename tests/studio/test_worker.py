@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from studio import logs
 from studio.encoders import read_provenance
 from studio.errors import StoreUnavailable
-from studio.worker import run_job
+from studio.worker import Outcome, run_job
 from tests.studio.shop import WORKER, Shop, open_shop
 from tests.waiting import until
 
@@ -147,6 +149,41 @@ def test_a_stopping_worker_gives_its_job_back(shop: Shop):
     assert (outcomes, job.state, job.attempts) == (["released"], "queued", 0)
 
 
+def held_after(shop: Shop, step: int, **values: Any) -> tuple[str, threading.Thread, list[Outcome]]:
+    """A running job that has computed `step` steps and waits for the file "go" without looking at wishes."""
+    job_id = shop.submit(barrier=str(shop.folder / "go"), hold_at=step, deaf=True, **values)
+    thread, outcomes = shop.begin(shop.claim())
+    until(lambda: (shop.services.jobs.get(job_id).progress or {}).get("step") == step)
+    return job_id, thread, outcomes
+
+
+def test_a_stopping_worker_finishes_what_is_nearly_done(shop: Shop):
+    job_id, thread, outcomes = held_after(shop, 1, steps=3, keep=False)
+    shop.worker.stop()
+    (shop.folder / "go").touch()
+    thread.join(30)
+    assert (outcomes, shop.services.jobs.get(job_id).state) == (["succeeded"], "succeeded")
+
+
+def test_a_stopping_worker_goes_on_to_the_next_checkpoint(shop: Shop):
+    job_id, thread, outcomes = held_after(shop, 1, steps=9, keep_every=3)
+    shop.worker.stop()
+    (shop.folder / "go").touch()
+    thread.join(30)
+    job = shop.services.jobs.get(job_id)
+    assert (outcomes, job.state, job.attempts) == (["released"], "queued", 0)
+    assert [e.payload["step"] for e in shop.services.jobs.events(job_id) if e.kind == "checkpoint"] == [3]
+
+
+def test_a_worker_asked_twice_to_stop_stops_at_the_next_step(shop: Shop):
+    job_id, thread, outcomes = held_after(shop, 1, steps=3, keep=False)
+    shop.worker.stop()
+    shop.worker.stop()
+    (shop.folder / "go").touch()
+    thread.join(30)
+    assert (outcomes, shop.services.jobs.get(job_id).state) == (["released"], "queued")
+
+
 def test_an_attempt_without_its_lease_writes_nothing_more(shop: Shop):
     barrier = shop.folder / "go"
     job_id = shop.submit(steps=3, barrier=str(barrier), hold_at=1, deaf=True)
@@ -255,6 +292,75 @@ def test_the_loop_runs_until_the_queue_is_empty_and_publishes_what_is_warm(tmp_p
     assert seen[0][2]["memory_total"] > 0
     assert shop.bench.cache.warm_keys() == ["quick/one"]
     assert shop.services.jobs.workers() == []
+
+
+def test_a_disk_that_fails_puts_the_job_off_and_it_goes_on_when_it_is_well(shop: Shop):
+    trace = str(shop.folder / "trace")
+    job_id = shop.submit(steps=3, trace=trace)
+    blocked = shop.services.settings.home / "checkpoints"
+    blocked.touch()  # a file where a folder is needed, which stops even root
+    assert run_job(shop.claim(), shop.services, shop.bench) == "postponed"
+    job = shop.services.jobs.get(job_id)
+    assert (job.state, job.attempts, job.error) == ("queued", 1, None)
+    assert "could not be written" in shop.services.jobs.events(job_id)[-1].payload["reason"]
+    blocked.unlink()
+    assert run_job(shop.claim(), shop.services, shop.bench) == "succeeded"
+
+
+def test_a_disk_that_fails_every_attempt_fails_the_job_with_its_sentence(shop: Shop):
+    job_id = shop.submit()
+    (shop.services.settings.home / "checkpoints").touch()
+    outcomes = [run_job(shop.claim(), shop.services, shop.bench) for _ in range(3)]
+    job = shop.services.jobs.get(job_id)
+    assert outcomes == ["postponed", "postponed", "failed"]
+    assert (job.state, job.error["code"]) == ("failed", "store_unavailable")
+
+
+def test_a_cancel_while_the_disk_fails_is_a_cancel(shop: Shop):
+    job_id = shop.submit(barrier=str(shop.folder / "go"), deaf=True)
+    thread, outcomes = shop.begin(shop.claim())
+    shop.services.jobs.cancel(job_id)
+    (shop.services.settings.home / "checkpoints").touch()
+    (shop.folder / "go").touch()
+    thread.join(30)
+    assert outcomes == ["cancelled"]
+    assert shop.services.jobs.get(job_id).state == "cancelled"
+
+
+def test_what_is_only_shown_may_fail(shop: Shop):
+    (shop.services.settings.home / "previews").touch()
+    outcome, job = shop.work(steps=3)
+    assert outcome == "succeeded"
+    assert job.progress["step"] == 3
+
+
+def test_no_further_job_is_taken_until_the_disk_takes_a_file(tmp_path: Path):
+    shop = open_shop(tmp_path)
+    first, second = shop.submit(seed=1), shop.submit(seed=2)
+    blocked = shop.services.settings.home / "tmp"
+    blocked.touch()
+    shop.worker.run(until_empty=True)
+    jobs = [shop.services.jobs.get(job_id) for job_id in (first, second)]
+    assert [(job.state, job.attempts) for job in jobs] == [("queued", 1), ("queued", 0)]
+    blocked.unlink()
+    open_shop(tmp_path).worker.run(until_empty=True)
+    assert [shop.services.jobs.get(job_id).state for job_id in (first, second)] == ["succeeded"] * 2
+
+
+def test_a_job_whose_end_could_not_be_written_is_not_held_for_ever(tmp_path: Path):
+    shop = open_shop(tmp_path)
+    job_id = shop.submit()
+    assert shop.claim().id == job_id
+    shop.worker._troubled = True
+    shop.worker.run(until_empty=True)
+    assert shop.services.jobs.get(job_id).state == "succeeded"
+
+
+@pytest.mark.parametrize("fault", ["raise", ""])
+def test_previews_go_when_the_job_has_ended(shop: Shop, fault: str):
+    _, job = shop.work(steps=3, fault=fault, fault_at=2)
+    assert job.progress["preview"] >= 1
+    assert not (shop.services.settings.home / "previews" / job.id).exists()
 
 
 def test_no_job_is_taken_when_the_disk_is_nearly_full(tmp_path: Path):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 from studio.executors.local import PREFIX, LocalExecutor
+from studio.requests import submit
 from studio.services import open_services
 from studio.settings import Settings
 from tests.waiting import until
@@ -91,3 +93,27 @@ def test_stopping_what_never_started_is_nothing(settings: Settings):
     executor.stop(1.0)
     executor.wake()
     executor.interrupt("nobody")
+
+
+@pytest.mark.parametrize("jump", [3600.0, -3600.0])
+def test_a_clock_that_jumps_kills_no_worker_and_spares_none(settings: Settings, tmp_path: Path, jump: float):
+    offset = [0.0]
+    executor = LocalExecutor(settings.replace(lease=0.5, heartbeat=0.1), clock=lambda: time.time() + offset[0])
+    services = open_services(settings, executor=executor)
+    calm = submit(services, "quick_engine", {"barrier": str(tmp_path / "go")}, owner="anna")
+    executor.start()
+    until(lambda: services.jobs.get(calm.id).state == "running")
+    worker = services.jobs.get(calm.id).worker
+    offset[0] = jump
+    turns = executor._turn
+    seen = []
+    executor._turn = lambda: (turns(), seen.append(1))  # type: ignore[method-assign]
+    until(lambda: len(seen) > 2)
+    (tmp_path / "go").touch()
+    until(lambda: services.jobs.get(calm.id).state == "succeeded")
+    assert [row.id for row in services.jobs.workers()] == [worker]
+    deaf = submit(services, "quick_engine", {"barrier": str(tmp_path / "never"), "deaf": True}, owner="anna")
+    until(lambda: services.jobs.get(deaf.id).state == "running")
+    services.jobs.cancel(deaf.id)
+    until(lambda: services.jobs.get(deaf.id).state == "cancelled")
+    executor.stop(1.0)
