@@ -15,7 +15,10 @@ from demos import about, gallery, generic, home, jobs, machine
 from demos.panel import Desk, Panel
 from studio.contract import EngineSpec
 
-TABS = {"ultraimage": "demos.ultraimage"}  # engine -> module with build(panel, spec)
+TABS = {
+    "ultraimage": "demos.ultraimage",
+    "prolificdreamer": "demos.prolificdreamer",
+}  # engine -> module with build(panel, spec)
 
 
 def build_pages(desk: Desk) -> gr.Blocks:

@@ -68,6 +68,8 @@ def _engine_command(settings: Settings, options: argparse.Namespace, rest: list[
     spec = Catalog(settings.engines).spec(options.engine)
     given = _engine_parser(spec, options.command).parse_args(rest)
     values = _values(spec, given)
+    if options.command == "run" and given.resume and not any(values):
+        values = _unfinished(settings, spec, given.out)
     if options.command == "submit":
         return commands.submit_job(settings, spec.name, values, given)
     return _run(settings, spec, values, given.out)
@@ -79,6 +81,18 @@ def _values(spec: EngineSpec, given: argparse.Namespace) -> list[dict[str, Any]]
     said = (preset_values(spec, given.preset) if given.preset is not None else {}) | values_of(given, spec)
     seeds = [{}] if given.seeds is None else [{"seed": seed} for seed in seeds_of(given.seeds)]
     return [start | said | seed for start in starts for seed in seeds]
+
+
+def _unfinished(settings: Settings, spec: EngineSpec, out: Path) -> list[dict[str, Any]]:
+    """The parameters of the jobs in a folder that have not succeeded. Raises NotFound if there are none."""
+    from studio.batch import unfinished
+
+    found = unfinished(spec.name, out, settings)
+    if not found:
+        raise NotFound(
+            f"Nothing of {spec.title} is unfinished in {out}.", "Give settings to start, or more of them to extend."
+        )
+    return found
 
 
 def _from_file(spec: EngineSpec, path: Path) -> list[dict[str, Any]]:
@@ -177,6 +191,9 @@ def _engine_parser(spec: EngineSpec, command: str) -> argparse.ArgumentParser:
     parser.add_argument("--settings", type=Path, metavar="FILE", help="a result or manifest to repeat")
     if command == "run":
         parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the results")
+        parser.add_argument(
+            "--resume", action="store_true", help="go on with what is unfinished in --out, from its newest checkpoint"
+        )
     else:
         parser.add_argument("--owner", default=commands.OWNER, help="whose job it is")
         parser.add_argument("--priority", type=int, default=0, help="-100 to 100, larger is sooner")

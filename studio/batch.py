@@ -118,6 +118,18 @@ class Batch:
         return {**manifest, "files": files}
 
 
+def unfinished(engine: str, out: Path, settings: Settings) -> list[dict[str, Any]]:
+    """The parameters of the jobs of `engine` in a batch's folder that were begun and have not succeeded, in order."""
+    if not (out / STORE).is_dir():
+        return []
+    services = open_services(settings.replace(home=out / STORE), exclusive=True)
+    try:
+        jobs = services.jobs.list(engine=engine, limit=_NO_CAP)
+        return [dict(job.params) for job in sorted(jobs, key=lambda job: job.created) if job.state != "succeeded"]
+    finally:
+        services.close()
+
+
 def _free_name(name: str, seed: Any, taken: set[str]) -> str:
     """`name`, or with the seed in it where another job of the batch has a file of the same name."""
     path = PurePath(PurePath(name).name)

@@ -1,4 +1,4 @@
-"""Reading provenance back out of a file somebody brings: PNG, MP4, GLB, PLY, or a manifest.
+"""Reading provenance back out of a file somebody brings: PNG, MP4, GLB, PLY, ZIP, safetensors, or a manifest.
 
 The file may be broken or made to do harm. Its layout and the size of the text are checked first, nothing is
 decompressed, no picture is decoded, and what comes out is plain JSON that the reader must still validate.
@@ -16,6 +16,8 @@ from studio.errors import InvalidInput, TooLarge
 KEY = "atelier"
 MAX_TEXT = 1 << 20  # bytes of JSON; a run's own has a few thousand
 MAX_HEADER = 1 << 21  # bytes of a PLY header or of a GLB's JSON part
+MAX_TENSORS = 100_000_000  # bytes of a safetensors header: with thousands of tensors it is long
+PROVENANCE_FILE = "provenance.json"  # the first file of an archive that was saved here
 FIELD = "settings_file"
 
 
@@ -32,6 +34,8 @@ def read_provenance(data: bytes) -> dict[str, Any] | None:
         (data[4:8] == b"ftyp", _from_mp4),
         (data.startswith(b"glTF"), _from_glb),
         (re.match(rb"ply\r?\n", data) is not None, _from_ply),
+        (data.startswith(b"PK\x03\x04"), _from_zip),
+        (data[8:25] == b'{"__metadata__":{', _from_safetensors),
         (data[:64].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"), _from_json),
     ):
         if begins:
@@ -43,7 +47,7 @@ def read_provenance(data: bytes) -> dict[str, Any] | None:
 
 
 def _refused(sentence: str) -> InvalidInput:
-    remedy = "Choose a PNG, MP4, GLB or PLY that was saved here, or a manifest.json."
+    remedy = "Choose a PNG, MP4, GLB, PLY, ZIP or safetensors file that was saved here, or a manifest.json."
     return InvalidInput(sentence, remedy, field=FIELD)
 
 
@@ -111,6 +115,43 @@ def _from_ply(data: bytes) -> dict[str, Any] | None:
         if line.startswith(b"comment " + KEY.encode() + b" "):
             return _parsed(memoryview(line)[len(b"comment ") + len(KEY) + 1 :])
     return None
+
+
+def _from_zip(data: bytes) -> dict[str, Any] | None:
+    """The first file of the archive, if it is the one that `encoders` writes: by its own header, not compressed."""
+    if len(data) < 30:
+        raise Broken("it ends within its first entry")
+    if data[-22:-18] != b"PK\x05\x06":
+        raise Broken("it has no end, or a comment there, which no file saved here has")
+    method, size = int.from_bytes(data[8:10], "little"), int.from_bytes(data[22:26], "little")
+    name_end = 30 + int.from_bytes(data[26:28], "little")
+    if data[30:name_end] != PROVENANCE_FILE.encode() or method != 0:
+        return None
+    start = name_end + int.from_bytes(data[28:30], "little")
+    if start + size > len(data):
+        raise Broken("it ends within its settings")
+    return _parsed(memoryview(data)[start : start + size])
+
+
+def _from_safetensors(data: bytes) -> dict[str, Any] | None:
+    """The structure of a bundle, in the header's metadata."""
+    length = int.from_bytes(data[:8], "little")
+    if 8 + length > len(data):
+        raise Broken("it ends within its header")
+    header = _tree(memoryview(data)[8 : 8 + length], MAX_TENSORS)
+    structure = header.pop("__metadata__", None)
+    ends = [entry["data_offsets"][1] for entry in header.values() if isinstance(entry, dict) and _spans(entry)]
+    if 8 + length + max(ends, default=0) != len(data):
+        raise Broken("it ends within its tensors, or after them")
+    text = structure.get("structure") if isinstance(structure, dict) else None
+    found = _tree(text.encode(), MAX_TENSORS).get("provenance") if isinstance(text, str) else None
+    return found if isinstance(found, dict) else None
+
+
+def _spans(entry: dict[str, Any]) -> bool:
+    """Whether the entry of a tensor says from where to where it lies."""
+    span = entry.get("data_offsets")
+    return isinstance(span, list) and len(span) == 2 and all(isinstance(end, int) for end in span)
 
 
 def _from_json(data: bytes) -> dict[str, Any] | None:

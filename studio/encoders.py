@@ -1,7 +1,8 @@
 """Values as files: each kind in one lasting format, with its provenance inside, and the same bytes every time.
 
 PNG carries provenance in the text chunk "atelier", MP4 in its comment, GLB in `asset.extras`, PLY in a comment, JSON
-under the key "provenance"; CSV and archives have no place for it and stand in the manifest alone. No time, date or
+and safetensors under the key "provenance", an archive of named files in a file of its own; CSV and archives that come
+as bytes have no place for it and stand in the manifest alone. No time, date or
 chance enters a file. This module knows nothing of jobs, and tensors reach it as NumPy arrays.
 """
 
@@ -13,6 +14,7 @@ import json
 import struct
 import subprocess
 import tempfile
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
@@ -21,9 +23,10 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from studio import bundle
 from studio.canonical import dumps, plain, pretty
 from studio.chunks import GLB_JSON, glb_chunks
-from studio.embedded import KEY, read_provenance
+from studio.embedded import KEY, PROVENANCE_FILE, read_provenance
 
 __all__ = ["KEY", "encode", "read_provenance"]
 
@@ -39,7 +42,7 @@ _MEDIA_TYPES = {
     ".txt": "text/plain",
     ".zip": "application/zip",
 }
-_ENDINGS = {"image": (".png",), "video": (".mp4",), "mesh": (".glb",), "splats": (".ply",)}
+_ENDINGS = {"image": (".png",), "video": (".mp4",), "mesh": (".glb", ".ply"), "splats": (".ply",)}
 _PIXEL_MODES = ("L", "LA", "RGB", "RGBA", "I;16")
 
 
@@ -58,6 +61,8 @@ def encode(
         return _png(value, provenance, attributes.get("carries", ())), media_type
     if kind == "video":
         return _mp4(value, float(attributes["fps"]), provenance), media_type
+    if kind == "mesh" and ending == ".ply":
+        return _ply(value.export(file_type="ply"), provenance), media_type
     if kind == "mesh":
         return _glb(value, provenance), media_type
     if kind == "splats":
@@ -158,10 +163,27 @@ def _document(value: Any, ending: str, provenance: Mapping[str, Any]) -> bytes:
         return value.encode("utf-8")
     if ending == ".csv":
         return _csv(value)
+    if ending == ".zip" and isinstance(value, Mapping):
+        return _zip(value, provenance)
+    if ending == ".safetensors" and isinstance(value, Mapping):
+        return bundle.pack({**value, "provenance": json.loads(dumps(provenance))})
     if ending != ".json":
         raise ValueError(f"a {type(value).__name__} can be kept as .json, not as {ending or 'a file without ending'}")
     tree = dict(value) if isinstance(value, Mapping) else {"data": value}
     return pretty({**tree, "provenance": provenance}).encode("utf-8")
+
+
+def _zip(files: Mapping[str, bytes], provenance: Mapping[str, Any]) -> bytes:
+    """Files by name in one archive, the provenance first and not compressed; all of the same, earliest time."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        entries = {PROVENANCE_FILE: pretty(provenance).encode(), **files}
+        for name, data in entries.items():
+            entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            entry.external_attr = 0o644 << 16
+            entry.compress_type = zipfile.ZIP_STORED if name == PROVENANCE_FILE else zipfile.ZIP_DEFLATED
+            archive.writestr(entry, data)
+    return buffer.getvalue()
 
 
 def _csv(rows: Any) -> bytes:

@@ -20,7 +20,7 @@ from studio.artifacts import write_metrics, write_output
 from studio.atomic import read_file, remove_file, write_file
 from studio.canonical import plain
 from studio.contract import ArtifactKind, ModelKey, Models
-from studio.errors import Cancelled, Conflict, NotFound, Paused, StoreUnavailable
+from studio.errors import Cancelled, Conflict, InvalidInput, NotFound, Paused, StoreUnavailable
 from studio.jobs import Job
 from studio.models import ModelCache
 from studio.progress import Progress
@@ -150,6 +150,15 @@ class JobContext:
         if not self._artifacts.may_read(sha, self._jobs.get(self._job.id).owner):
             raise NotFound(f"There is no file {sha[:16]!r} of yours.", "Upload it again.")
         return self._artifacts.path(sha).read_bytes()
+
+    def input_state(self, sha: str) -> dict[str, Any]:
+        """The tensors and values in a file the job's owner may read."""
+        try:
+            return bundle.unpack(self.input(sha))
+        except ValueError as error:
+            raise InvalidInput(
+                f"The file {sha[:16]!r} holds no state.", "Use a .safetensors file that a result here came with."
+            ) from error
 
     def save(self, name: str, kind: ArtifactKind, value: Any, **attributes: Any) -> str:
         """Encode, store and announce one result; its provenance is inside."""

@@ -58,7 +58,7 @@ IDEA_DEPENDENCIES = {"torch", "triton", "numpy", "einops"}
 IDEAS = {
     "ultraimage": {"frequency", "concentration", "guidance", "schedule", "dype"},
     "ultravico": {"decay", "rope", "geometry", "pattern", "norepeat"},
-    "prolificdreamer": {"vsd", "schedules", "cameras", "hashgrid", "volume", "tetrahedra"},
+    "prolificdreamer": {"vsd", "schedules", "cameras", "hashgrid", "volume", "tetrahedra", "exact", "toy"},
     "rid": {"defender", "adv_sds", "attacks", "jpeg"},
 }
 
@@ -169,6 +169,7 @@ def test_engines_know_the_contract_only(path: Path):
             "pocket.world",
             "pocket.people",
             "pocket.renderer",
+            "pocket.camera",
             "pocket.wording",
             "pocket.flatworld",
             "pocket.grammar",

@@ -45,11 +45,12 @@ def hash_grid_encode(
     *,
     align_corners: bool = False,
     interpolation: Literal["linear", "smoothstep"] = "smoothstep",
+    first: int = 0,  # levels below it are left out
 ) -> Tensor:  # [N, L F], level by level
     """Interpolated features of every level. Points outside the unit cube give zeros and no gradients."""
-    count, dim = x01.shape
+    dim, device = x01.shape[1], x01.device
     scales, sizes, hashed = _levels(tuple(offsets.tolist()), per_level_scale, base_resolution, align_corners, dim)
-    device = x01.device
+    scales, sizes, hashed, offsets = scales[first:], sizes[first:], hashed[first:], offsets[first:]
     scale = torch.tensor(scales, dtype=x01.dtype, device=device)[:, None]  # [L, 1]
     inside = ((x01 >= 0) & (x01 <= 1)).all(dim=-1, keepdim=True)
     x = torch.where(inside, x01, torch.zeros_like(x01))
@@ -64,6 +65,59 @@ def hash_grid_encode(
     rows = _rows(vertex, offsets.to(device).long(), sizes, hashed)
     features = (weight[..., None] * table[rows.flatten()].view(*rows.shape, -1)).sum(dim=2)  # [N, L, F]
     return torch.where(inside, features.flatten(1), torch.zeros((), dtype=features.dtype, device=device))
+
+
+def encode_quickly(
+    x01: Tensor,  # [N, 3] in [0, 1]
+    table: Tensor,  # [rows, F]
+    offsets: Tensor,  # int [L + 1]
+    per_level_scale: float,
+    base_resolution: int,
+    *,
+    interpolation: Literal["linear", "smoothstep"] = "smoothstep",
+) -> Tensor:  # [N, L F], level by level
+    """As `hash_grid_encode`: levels that are not hashed are dense volumes, which PyTorch interpolates by itself.
+
+    On a GPU the plain way is taken, because the gradient of the interpolation depends on the order of its threads
+    there, and a resumed run would not repeat an undisturbed one.
+    """
+    scales, _, hashed = _levels(tuple(offsets.tolist()), per_level_scale, base_resolution, False, 3)
+    volumes = [] if x01.is_cuda else dense_volumes(table, offsets, per_level_scale, base_resolution)
+    plain = {"interpolation": interpolation, "first": len(volumes)}
+    if not volumes:
+        return hash_grid_encode(x01, table, offsets, per_level_scale, base_resolution, **plain)
+    inside = ((x01 >= 0) & (x01 <= 1)).all(dim=-1, keepdim=True)
+    x = torch.where(inside, x01, torch.zeros_like(x01))
+    parts = []
+    for scale, volume in zip(scales, volumes, strict=False):
+        at = x * scale + 0.5
+        if interpolation == "smoothstep":
+            cell = at.detach().floor()
+            share = at - cell
+            at = cell + share.square() * (3 - 2 * share)
+        place = (at * (2 / (volume.shape[-1] - 1)) - 1)[None, None, None]
+        parts.append(torch.nn.functional.grid_sample(volume[None], place, align_corners=True)[0, :, 0, 0].T)
+    found = torch.where(inside, torch.cat(parts, dim=1), torch.zeros((), dtype=x01.dtype, device=x01.device))
+    if not any(hashed):
+        return found
+    rest = hash_grid_encode(x01, table, offsets, per_level_scale, base_resolution, **plain)
+    return torch.cat([found, rest], dim=1)
+
+
+def dense_volumes(
+    table: Tensor,  # [rows, F]
+    offsets: Tensor,  # int [L + 1]
+    per_level_scale: float,
+    base_resolution: int,
+) -> list[Tensor]:  # [F, V, V, V] each, z y x
+    """The levels that are not hashed, coarsest first: every vertex has a row of its own there."""
+    _, sizes, hashed = _levels(tuple(offsets.tolist()), per_level_scale, base_resolution, False, 3)
+    dense = hashed.index(True) if True in hashed else len(hashed)  # levels grow: those before it are dense
+    starts = offsets[:dense].tolist()
+    return [
+        table[start : start + size**3].T.reshape(-1, size, size, size)  # x runs fastest
+        for start, size in zip(starts, sizes[:dense], strict=True)
+    ]
 
 
 @cache

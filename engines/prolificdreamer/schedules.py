@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 
@@ -40,6 +41,33 @@ def timestep_bounds(
     else:
         raise ValueError(f"schedule of timesteps {mode!r}: step, ramp or sqrt")
     return int(t_min * count), int(largest * count)
+
+
+@dataclass(frozen=True)
+class TimeRange:
+    """From which timesteps noise is drawn, over a run; see `timestep_bounds`."""
+
+    t_min: float = 0.02
+    t_max: float = 0.98
+    t_max_late: float = 0.5
+    anneal_step: int = 5000  # negative: never
+    mode: Literal["step", "ramp", "sqrt"] = "step"
+    ramp_end: int | None = None
+    total_steps: int | None = None
+
+    def bounds(self, step: int, num_train_timesteps: int) -> tuple[int, int]:
+        """The least and the largest timestep of a step."""
+        return timestep_bounds(
+            step,
+            num_train_timesteps=num_train_timesteps,
+            t_min=self.t_min,
+            t_max=self.t_max,
+            t_max_late=self.t_max_late,
+            anneal_step=self.anneal_step,
+            mode=self.mode,
+            ramp_end=self.ramp_end,
+            total_steps=self.total_steps,
+        )
 
 
 def scheduled_value(spec: float | Sequence[float], step: int, epoch: float = 0.0) -> float:

@@ -199,20 +199,30 @@ def z_variance_loss(weights: Tensor, z: Tensor, opacity: Tensor) -> Tensor:  # [
 
 
 def deferred_backward(
-    render: Callable[[int, int], Tensor],  # rays [start, end) -> image [end - start, 3]
+    render: Callable[[int, int], Rendering],  # rays [start, end)
     count: int,
     chunk: int,
-    image_gradient: Callable[[Tensor], Tensor],  # image [count, 3] -> d loss / d image
-) -> Tensor:
+    image_gradient: Callable[[Tensor, Tensor], Tensor],  # image [count, 3], opacity [count] -> d loss / d image
+    regulariser: Callable[[Rendering], Tensor] | None = None,  # a chunk -> its share of a further loss
+) -> tuple[Tensor, Tensor]:  # image [count, 3], opacity [count], without a graph
     """Back-propagate through an image rendered in chunks, holding the graph of one chunk at a time.
 
     Renders without a graph, asks for the gradient of the whole image, and renders again chunk by chunk with it; the
-    gradients equal direct ones as long as `render` draws the same samples twice. Returns the image.
+    gradients equal direct ones as long as `render` draws the same samples twice. One chunk is rendered once.
     """
     parts = [(start, min(start + chunk, count)) for start in range(0, count, chunk)]
-    with torch.no_grad():
-        image = torch.cat([render(*part) for part in parts])
-    gradient = image_gradient(image)
+    with torch.set_grad_enabled(len(parts) == 1):
+        first = [render(*part) for part in parts]
+    image = torch.cat([part.image.detach() for part in first])
+    opacity = torch.cat([part.opacity.detach() for part in first])
+    kept = first[0] if len(parts) == 1 else None
+    del first
+    gradient = image_gradient(image, opacity)
     for start, end in parts:
-        render(start, end).backward(gradient[start:end])
-    return image
+        part = kept or render(start, end)
+        loss = (part.image * gradient[start:end]).sum()
+        if regulariser is not None:
+            loss = loss + regulariser(part)
+        if loss.requires_grad:
+            loss.backward()
+    return image, opacity

@@ -93,6 +93,9 @@ class FakeContext:
         self.files[name], self.attributes[name] = data, {"kind": kind, **attributes}
         return name
 
+    def input_state(self, sha: str) -> dict[str, Any]:
+        return bundle.unpack(self.files[sha])
+
     def done(self, name: str) -> bool:
         return name in self.files
 

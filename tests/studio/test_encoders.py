@@ -8,12 +8,14 @@ import re
 import struct
 import subprocess
 import sys
+import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import trimesh
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -22,6 +24,7 @@ from imageio_ffmpeg import get_ffmpeg_exe
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from studio import bundle
 from studio.embedded import MAX_TEXT
 from studio.encoders import encode, read_provenance
 from studio.errors import InvalidInput, TooLarge
@@ -52,6 +55,9 @@ VALUES: dict[str, tuple[str, Any, str, str]] = {
     "glb": ("mesh", mesh(), "a.glb", "model/gltf-binary"),
     "ply": ("splats", PLY, "a.ply", "model/ply"),
     "json": ("data", {"b": [1, 2.5, None], "a": "☃"}, "a.json", "application/json"),
+    "mesh as ply": ("mesh", mesh(), "a.ply", "model/ply"),
+    "zip": ("archive", {"b.txt": b"b" * 99, "a.bin": bytes(range(256))}, "a.zip", "application/zip"),
+    "safetensors": ("data", {"a": {"b": np.arange(6.0)}, "c": [1, "☃"]}, "a.safetensors", "application/octet-stream"),
 }
 
 
@@ -229,7 +235,7 @@ def test_a_file_cut_anywhere_is_refused_or_has_none(ending: str):
         found = outcome(data[:end])
         if not isinstance(found, InvalidInput):
             # Only what provenance does not need is missing: points behind a whole header, a newline at the end.
-            assert ending == "ply" or end == len(data) - 1 and ending == "json"
+            assert ending in ("ply", "mesh as ply") or end == len(data) - 1 and ending == "json"
             assert found == PROVENANCE
 
 
@@ -296,3 +302,33 @@ def test_a_lying_checksum_is_noticed():
     data = bytearray(made("png"))
     data[data.index(b"red ring")] ^= 1
     assert "checksum" in refusal(bytes(data))
+
+
+def test_files_of_an_archive_and_tensors_come_back():
+    with zipfile.ZipFile(io.BytesIO(made("zip"))) as archive:
+        assert archive.namelist() == ["provenance.json", "b.txt", "a.bin"]
+        assert archive.read("a.bin") == bytes(range(256))
+        assert json.loads(archive.read("provenance.json")) == PROVENANCE
+    state = bundle.unpack(made("safetensors"))
+    assert state["c"] == [1, "☃"]
+    np.testing.assert_array_equal(state["a"]["b"], np.arange(6.0))
+    assert trimesh.load(io.BytesIO(made("mesh as ply")), file_type="ply").visual.vertex_colors.shape == (8, 4)
+
+
+def test_a_foreign_archive_or_tensor_file_has_no_settings():
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("a.txt", "a")
+    assert read_provenance(buffer.getvalue()) is None
+    assert read_provenance(safetensors.numpy.save({"a": np.zeros(3)}, {"format": "np"})) is None
+
+
+@pytest.mark.parametrize("ending", ["zip", "safetensors"])
+@given(cut=st.integers(1, 400))
+@hypothesis_settings(deadline=None, max_examples=30)
+def test_what_is_cut_short_is_refused_or_has_no_settings(ending: str, cut: int):
+    try:
+        found = read_provenance(made(ending)[:cut])
+    except (InvalidInput, TooLarge):
+        return
+    assert found in (None, PROVENANCE)

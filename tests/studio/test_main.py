@@ -125,6 +125,25 @@ def test_ctrl_c_keeps_what_was_done(tmp_path: Path):
     assert run(out, *flags) == 0
 
 
+def test_resume_takes_the_settings_from_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out, trace, barrier = tmp_path / "out", tmp_path / "trace", tmp_path / "barrier"
+    flags = ["--steps", "3", "--trace", str(trace), "--barrier", str(barrier), "--hold-at", "1"]
+    assert run(out, "--resume") == 2
+    assert "Nothing of Quick is unfinished" in capsys.readouterr().err
+    command = [sys.executable, "-m", "studio", "run", "quick_engine", "--out", str(out), *flags]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    store = store_of(out)
+    until(lambda: (jobs := store.jobs.list()) and "checkpoint" in [e.kind for e in store.jobs.events(jobs[0].id)])
+    process.kill()
+    process.wait()
+    barrier.touch()
+    assert run(out, "--resume") == 0
+    assert [line.split()[2] for line in trace.read_text().splitlines()] == ["0", "1", "2"]
+    assert listed(out)["jobs"][0]["resumed_from_step"] == 1
+    assert run(out, "--resume") == 2
+    assert run(out, *flags, "--resume") == 0  # with its settings it is the same job, and finished
+
+
 def test_two_runs_do_not_share_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     out = tmp_path / "out"
     holder = open_services(Settings(home=out / ".atelier"), exclusive=True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from engines.prolificdreamer.hashgrid import hash_grid_encode, hash_grid_layout
+from engines.prolificdreamer.hashgrid import dense_volumes, encode_quickly, hash_grid_encode, hash_grid_layout
 
 
 def test_the_published_layout():
@@ -46,3 +46,22 @@ def test_outside_is_nothing():
     features[:2].sum().backward()
     assert table.grad.abs().max() == 0
     assert x.grad.abs().max() == 0
+
+
+@pytest.mark.parametrize("interpolation", ["linear", "smoothstep"])
+@pytest.mark.parametrize(("levels", "log2_table", "dense"), [(3, 16, 3), (5, 12, 2), (4, 5, 0)])
+def test_the_quick_way_is_the_plain_way(interpolation: str, levels: int, log2_table: int, dense: int):
+    offsets, growth = hash_grid_layout(levels, 4, 4 * 2 ** (levels - 1), log2_table)
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(int(offsets[-1]), 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    x = 1.2 * torch.rand(300, 3, generator=generator, dtype=torch.float64) - 0.1
+    x[0], x[1] = 0.0, 1.0
+    wanted = torch.randn(300, 3 * levels, generator=generator, dtype=torch.float64)
+    found = []
+    for encode in (hash_grid_encode, encode_quickly):
+        features = encode(x, table, offsets, growth, 4, interpolation=interpolation)
+        (slope,) = torch.autograd.grad((features * wanted).sum(), table)
+        found.append((features.detach(), slope))
+    for plain, quick in zip(*found, strict=True):
+        torch.testing.assert_close(quick, plain, atol=1e-9, rtol=1e-9)
+    assert len(dense_volumes(table, offsets, growth, 4)) == dense

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,7 +10,9 @@ from torch import Tensor, nn
 from engines.prolificdreamer.cameras import camera_rays, focal_length, orbit_c2w
 from engines.prolificdreamer.hashgrid import hash_grid_encode, hash_grid_layout
 from engines.prolificdreamer.volume import (
+    Rendering,
     activated_density,
+    alpha_entropy,
     composite,
     deferred_backward,
     density_blob,
@@ -85,18 +88,25 @@ class TinyField(nn.Module):
         return activated_density(raw[:, 0], density_blob(points, 5.0, 0.5)), torch.sigmoid(raw[:, 1:])
 
 
-def test_deferred_gradients_are_the_direct_ones():
+@pytest.mark.parametrize("chunk", [50, 1000])
+def test_deferred_gradients_are_the_direct_ones(chunk: int):
     field, (o, d) = TinyField(), rays(12)
     jitter = torch.rand(len(o), 24, generator=torch.Generator().manual_seed(1))
     target = torch.rand(len(o), 3, generator=torch.Generator().manual_seed(2))
 
-    def render(start: int, end: int) -> Tensor:
+    def render(start: int, end: int) -> Rendering:
         part = slice(start, end)
-        return render_rays(field, o[part], d[part], jitter=jitter[part], **SETTINGS).image
+        return render_rays(field, o[part], d[part], jitter=jitter[part], **SETTINGS)
 
-    direct = torch.autograd.grad((render(0, len(o)) - target).square().sum(), list(field.parameters()))
-    image = deferred_backward(render, len(o), 50, lambda image: 2 * (image - target))
+    def fog(seen: Rendering) -> Tensor:
+        return 3 * alpha_entropy(seen.weights) * len(seen.weights) / len(o)
+
+    whole = render(0, len(o))
+    loss = (whole.image - target).square().sum() + 3 * alpha_entropy(whole.weights)
+    direct = torch.autograd.grad(loss, list(field.parameters()))
+    image, opacity = deferred_backward(render, len(o), chunk, lambda image, _: 2 * (image - target), fog)
     assert not image.requires_grad
+    torch.testing.assert_close(opacity, whole.opacity.detach())
     for weight, grad in zip(field.parameters(), direct, strict=True):
         torch.testing.assert_close(weight.grad, grad, atol=1e-5, rtol=1e-4)
 

@@ -1,0 +1,250 @@
+"""Does ProlificDreamer work? VSD beside SDS on objects and on pictures, for eight prompts, over seeds.
+
+    python -m benchmarks.prolificdreamer_effect --seeds 0:4 --out rows.jsonl
+    python -m benchmarks.prolificdreamer_effect --task playground --seeds 0:4 --out play.jsonl
+    python -m benchmarks.prolificdreamer_effect --search "guidance=2,7.5" --prompts 2 --seeds 10000:10002 --out s
+
+Every row is one run of one method as the page makes it, with the numbers the page prints. Rows are appended as they
+are made and a second start goes on where the first ended. Intervals are 95 % percentile bootstraps over prompts and
+seeds. Settings are chosen on seeds from 10000 on (`--search`) and reported on small ones. `--broken` shows that the
+numbers fail on objects that are broken on purpose.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from engines.prolificdreamer import metrics
+from engines.prolificdreamer.params import ProlificDreamerParams
+from engines.prolificdreamer.presets import MODELS
+from engines.prolificdreamer.run import run
+from studio.contract import ModelKey
+
+PROMPTS = (
+    "a red car",
+    "a yellow house",
+    "a green snowman",
+    "a blue mushroom",
+    "a teal rocket",
+    "a purple mug",
+    "an orange tree",
+    "a pink boat",
+)
+OBJECT_NUMBERS = ("iou", "rmse", "consistent", "side_error", "sharpness", "true_sharpness", "clipped", "vividness")
+PICTURE_NUMBERS = ("least_variety", "variety", "distance", "saturation", "vividness", "clipped")
+RESAMPLES = 10_000
+QUICK: dict[str, Any] = {"formats": ("field",), "preview_every": 10_000, "checkpoint_every": 10_000}
+
+
+class BenchContext:
+    """A context that keeps numbers and forgets files; networks stay in memory between runs."""
+
+    device, plan, weights = "cpu", "fast", None
+
+    def __init__(self, loaded: dict[ModelKey, Any], told: Callable[[str], None]) -> None:
+        self.loaded, self.told, self.models = loaded, told, self
+        self.numbers: dict[str, dict[str, Any]] = {}
+
+    @contextmanager
+    def borrow(self, key: ModelKey, load: Callable[[], Any]) -> Iterator[Any]:
+        """A component, loaded once."""
+        if key not in self.loaded:
+            self.loaded[key] = load()
+        yield self.loaded[key]
+
+    def progress(self, step: int, total: int, message: str, preview: Any | None = None) -> None:
+        """See `studio.contract.Context`."""
+        if step % 50 == 0:
+            self.told(message)
+
+    def check(self) -> None:
+        """Nobody cancels a benchmark."""
+
+    def generator(self, seed: int) -> torch.Generator:
+        """See `studio.contract.Context`."""
+        return torch.Generator("cpu").manual_seed(seed)
+
+    def save(self, name: str, kind: str, value: Any, **attributes: Any) -> str:
+        """Forgotten."""
+        return name
+
+    def done(self, name: str) -> bool:
+        """Nothing is."""
+        return False
+
+    def metrics(self, name: str, /, **values: Any) -> None:
+        """Kept."""
+        self.numbers[name] = values
+
+    def checkpoint(self, step: int, state: Mapping[str, Any]) -> None:
+        """Rows are what is kept."""
+
+    def resume(self) -> None:
+        """Nothing to go on from."""
+
+
+def make_rows(
+    task: str,
+    methods: Sequence[str],
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    settings: Sequence[dict[str, Any]],
+    out: Path,
+) -> None:
+    """Append a row for every run that is not there yet."""
+    known = {(row["task"], row["method"], row["settings"], row["prompt"], row["seed"]) for row in read_rows(out)}
+    loaded: dict[ModelKey, Any] = {}
+    with out.open("a") as file:
+        for chosen, seed, prompt, method in itertools.product(settings, seeds, prompts, methods):
+            label = json.dumps(chosen) if chosen else "default"
+            if (task, method, label, prompt, seed) in known:
+                continue
+            base = {"prompt": prompt, "task": task, "methods": (method,), "seed": seed, **QUICK}
+            if task == "playground":
+                base |= {"particles": 8, "guidance": 1.0}
+            ctx = BenchContext(loaded, lambda text: print("  " + text, flush=True))
+            begun = time.perf_counter()
+            run(ctx, ProlificDreamerParams(**base | chosen))
+            spent = time.perf_counter() - begun
+            found = next(iter(ctx.numbers.values()))
+            row = {"task": task, "method": method, "settings": label, "prompt": prompt, "seed": seed}
+            file.write(json.dumps({**row, "seconds": round(spent, 1), **found}) + "\n")
+            file.flush()
+            shown = {k: round(v, 3) for k, v in found.items() if isinstance(v, float)}
+            print(f"{method} {label} {prompt!r} seed {seed}: {spent:.0f} s, {shown}", flush=True)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of an earlier start; a line cut off by a kill is left out."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+def interval(values: np.ndarray, rng: np.random.Generator) -> tuple[float, float, float]:
+    """Mean and 95 % percentile bootstrap interval."""
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return (float("nan"),) * 3
+    means = values[rng.integers(0, len(values), (RESAMPLES, len(values)))].mean(1)
+    return (float(values.mean()), *(float(q) for q in np.percentile(means, (2.5, 97.5))))
+
+
+def cell(values: Sequence[Any]) -> str:
+    """Mean and interval as text."""
+    numbers = np.array([np.nan if value is None else float(value) for value in values])
+    mean, low, high = interval(numbers, np.random.default_rng(0))
+    return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def print_table(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
+    """A line for each method and settings, in Markdown."""
+    print(f"\n| method | settings | n | {' | '.join(names)} | seconds |\n|{'---|' * (4 + len(names))}")
+    for key in dict.fromkeys((row["method"], row["settings"]) for row in rows):
+        group = [row for row in rows if (row["method"], row["settings"]) == key]
+        cells = [cell([row.get(name) for row in group]) for name in (*names, "seconds")]
+        print(f"| {key[0]} | {key[1]} | {len(group)} | {' | '.join(cells)} |")
+
+
+def print_ratios(rows: Sequence[dict[str, Any]], name: str) -> None:
+    """The error of each other method over that of VSD, paired by prompt and seed, over the means."""
+    by_key = {(row["method"], row["prompt"], row["seed"]): row[name] for row in rows if row.get(name) is not None}
+    print(f"\n| {name} over that of vsd | pairs | ratio of means |\n|---|---|---|")
+    for method in dict.fromkeys(row["method"] for row in rows if row["method"] != "vsd"):
+        pairs = np.array(
+            [
+                (value, by_key["vsd", prompt, seed])
+                for (which, prompt, seed), value in by_key.items()
+                if which == method and ("vsd", prompt, seed) in by_key
+            ]
+        )
+        if not len(pairs):
+            continue
+        rng = np.random.default_rng(0)
+        drawn = pairs[rng.integers(0, len(pairs), (RESAMPLES, len(pairs)))].mean(axis=1)
+        low, high = np.percentile(drawn[:, 0] / drawn[:, 1], (2.5, 97.5))
+        mean = pairs.mean(axis=0)
+        print(f"| {method} | {len(pairs)} | {mean[0] / mean[1]:.2f} [{low:.2f}, {high:.2f}] |")
+
+
+def show_broken() -> None:
+    """The numbers of the truth, and of objects broken on purpose: they have to tell them apart."""
+    radius, theta, fovy = 3.2, 73.0, 42.0
+    print("| object | iou | rmse | side error | consistent |\n|---|---|---|---|---|")
+    for prompt in PROMPTS[:4]:
+        colour, cover = metrics.true_views(prompt, radius, theta, fovy, metrics.AROUND)  # type: ignore[misc]
+        grey = np.full_like(colour, metrics.GREY)
+        front = np.repeat(colour[:1], len(colour), axis=0)
+        front_cover = np.repeat(cover[:1], len(cover), axis=0)
+        pure = np.where(colour > metrics.GREY, 1.0, 0.0) * cover[:, None] + metrics.GREY * (1 - cover[:, None])
+        cases = {
+            "the truth": (colour, cover),
+            "the front on every side": (front, front_cover),
+            "turned by 90 degrees": (np.roll(colour, 2, axis=0), np.roll(cover, 2, axis=0)),
+            "pure colours": (pure, cover),
+            "nothing": (grey, np.zeros_like(cover)),
+        }
+        for title, (seen, where) in cases.items():
+            n = metrics.of_object(seen, where, prompt, radius, theta, fovy)
+            cells = f"{n['iou']:.3f} | {n['rmse']:.3f} | {n['side_error']:.0f} | {n['consistent']}"
+            print(f"| {prompt}: {title} | {cells} |")
+
+
+def grid_of(text: str) -> list[dict[str, Any]]:
+    """`guidance=2,7.5 iterations=300` as every combination; values are JSON."""
+    axes = [(name, values.split(",")) for name, _, values in (item.partition("=") for item in text.split())]
+    names = [name for name, _ in axes]
+    return [
+        {name: json.loads(value) for name, value in zip(names, chosen, strict=True)}
+        for chosen in itertools.product(*(values for _, values in axes))
+    ]
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", default="object", choices=["object", "playground"])
+    parser.add_argument("--seeds", default="0:4", help="first:last+1")
+    parser.add_argument("--prompts", type=int, default=len(PROMPTS), help="how many of the prompts")
+    parser.add_argument("--methods", default="", help="comma-separated; default: all of the task")
+    parser.add_argument("--search", default="", help="settings to combine, e.g. 'guidance=2,7.5'")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--weights", type=Path, help="another folder of the pocket model's layout")
+    parser.add_argument("--out", type=Path, help="file of the rows")
+    parser.add_argument("--only-print", action="store_true", help="print the tables of rows that are there")
+    parser.add_argument("--broken", action="store_true", help="show the numbers of broken objects and end")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    if given.broken:
+        show_broken()
+        return
+    if given.out is None:
+        parser.error("--out is needed")
+    if given.weights is not None:
+        source = replace(MODELS["pocket"].teacher, repo=str(given.weights))
+        MODELS["pocket"] = replace(MODELS["pocket"], teacher=source)
+    playing = given.task == "playground"
+    methods = (
+        given.methods.split(",") if given.methods else ["vsd", "sds", "sds_50", "sds_100"] + ["ancestral"] * playing
+    )
+    seeds = range(*map(int, given.seeds.split(":")))
+    if not given.only_print:
+        make_rows(given.task, methods, PROMPTS[: given.prompts], seeds, grid_of(given.search), given.out)
+    rows = [row for row in read_rows(given.out) if row["seed"] in seeds and row["task"] == given.task]
+    print_table(rows, PICTURE_NUMBERS if playing else OBJECT_NUMBERS)
+    if not playing:
+        print_ratios(rows, "rmse")
+
+
+if __name__ == "__main__":
+    main()

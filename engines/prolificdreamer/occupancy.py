@@ -1,0 +1,48 @@
+"""Where in the cube something is: a coarse grid, so that empty samples are never evaluated.
+
+As in Instant NGP (Mueller et al. 2022), section E.2: a moving maximum of the density, renewed now and then. Optional;
+what is left out has an opacity below the threshold.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from engines.prolificdreamer.volume import Field
+
+DECAY = 0.95  # of the moving maximum at every update
+EVERY = 16  # steps between updates
+OPACITY = 0.01  # a sample that would be more opaque is evaluated
+
+
+class OccupancyGrid:
+    """Cells of the cube [-bound, bound]^3 with the largest density seen in each of late."""
+
+    def __init__(self, resolution: int, bound: float, step: float, device: str = "cpu") -> None:
+        """`step` is the usual distance of samples along a ray: it turns densities into opacities."""
+        self.resolution, self.bound, self.step = resolution, bound, step
+        self.densest = torch.full((resolution**3,), torch.inf, device=device)  # until first updated, all is occupied
+
+    def mask(self, points: Tensor) -> Tensor:  # [M, 3] -> bool [M]
+        """Whether each point is worth evaluating."""
+        occupied = 1 - torch.exp(-self.densest * self.step) > OPACITY
+        cell = ((points + self.bound) * (self.resolution / (2 * self.bound))).long().clamp(0, self.resolution - 1)
+        row = (cell[:, 0] * self.resolution + cell[:, 1]) * self.resolution + cell[:, 2]
+        return occupied[row]
+
+    def share(self) -> float:
+        """Part of the cube that is occupied."""
+        return float((1 - torch.exp(-self.densest * self.step) > OPACITY).float().mean())
+
+    @torch.no_grad()
+    def update(self, field: Field, generator: torch.Generator) -> None:
+        """Look at one random point of every cell."""
+        r = self.resolution
+        axis = torch.arange(r, device=self.densest.device, dtype=torch.float32)
+        corner = torch.cartesian_prod(axis, axis, axis)
+        inside = torch.rand(corner.shape, generator=generator).to(corner.device)
+        points = (corner + inside) * (2 * self.bound / r) - self.bound
+        kept = torch.where(self.densest.isinf(), torch.zeros_like(self.densest), self.densest * DECAY)
+        now = torch.cat([field(part)[0] for part in points.split(2**16)])
+        self.densest = torch.maximum(kept, now)

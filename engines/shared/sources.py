@@ -1,0 +1,26 @@
+"""Where a set of published weights comes from, as data: read by specs and pages, imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One pipeline in diffusers layout: where it is, under what terms, and how large."""
+
+    title: str
+    repo: str  # hub id, or a folder that ships with the project
+    revision: str = ""  # commit on the hub; "" for a folder
+    fallbacks: tuple[tuple[str, str], ...] = ()  # further (repo, revision) of the same weights, tried in order
+    licence: str = "Apache-2.0"
+    download: str = ""  # size in words; "" where nothing is downloaded
+    dtype: str = "float32"  # of the networks once loaded
+
+    @property
+    def local(self) -> bool:
+        """Whether the weights ship with the project."""
+        return not self.revision

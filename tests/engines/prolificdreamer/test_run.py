@@ -1,0 +1,229 @@
+"""Whole runs on random weights: every task and stage, interruption, going on, and what is left behind."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+
+from engines.prolificdreamer.params import ProlificDreamerParams
+from engines.prolificdreamer.run import run
+from studio.errors import Cancelled, InvalidInput, WeightsMissing
+from tests.engines.fake_context import Crash, FakeContext
+
+SIZES: dict[str, Any] = {
+    "prompt": "a red car",
+    "seed": 7,
+    "iterations": 4,
+    "geometry_iterations": 2,
+    "texture_iterations": 2,
+    "playground_iterations": 4,
+    "views": 2,
+    "levels": 2,
+    "base_resolution": 4,
+    "finest_resolution": 8,
+    "log2_table": 10,
+    "features": 2,
+    "render_size": 12,
+    "render_size_early": 8,
+    "samples": 8,
+    "importance": 4,
+    "occupancy": 8,
+    "mesh_grid": 10,
+    "texture_size": 32,
+    "most_faces": 200,
+    "frames": 3,
+    "picture_size": 16,
+    "preview_every": 2,
+    "checkpoint_every": 2,
+    "normal_weight": 1.0,
+}
+ALL = ("nerf", "geometry", "texture")
+
+
+def params(**changes: Any) -> ProlificDreamerParams:
+    return ProlificDreamerParams(**{**SIZES, **changes})
+
+
+def made(wanted: ProlificDreamerParams, **context: Any) -> FakeContext:
+    ctx = FakeContext(**context)
+    run(ctx, wanted)
+    return ctx
+
+
+def test_an_object_leaves_everything_behind(small: Path):
+    ctx = made(params(methods=("vsd", "sds"), stages=ALL))
+    for method in ("vsd", "sds"):
+        name = f"{method}-7"
+        endings = (".png", ".mp4", "-normals.mp4", "-depth.mp4", ".glb", ".ply", "-obj.zip", "-field.safetensors")
+        assert {name + ending for ending in (*endings, "-steps.csv")} <= set(ctx.files)
+        mesh = trimesh.load(io.BytesIO(ctx.files[f"{name}.glb"]), file_type="glb", force="mesh")
+        assert mesh.visual.material.baseColorTexture.size == (32, 32)
+        assert len(mesh.faces) <= 200
+        assert Image.open(io.BytesIO(ctx.files[f"{name}.png"])).size == (16, 16)
+        assert ctx.numbers[f"{name}.glb"] == ctx.numbers[f"{name}.png"]
+        rows = list(csv.DictReader(io.StringIO(ctx.files[f"{name}-steps.csv"].decode())))
+        assert [row["stage"] for row in rows] == ["nerf"] * 4 + ["geometry 1"] * 2 + ["texture 1"] * 2
+        assert all(float(row["gradient"]) > 0 for row in rows)
+    assert ctx.attributes["vsd-7.glb"]["role"] == "method"
+    assert ctx.attributes["sds-7.glb"]["role"] == "baseline"
+    assert ctx.reports[-1][:2] == (16, 16)
+    steps = [step for step, _, _ in ctx.reports]
+    assert steps == sorted(steps)
+    assert len(ctx.previews) >= 8
+    assert ctx.models.borrowed == 0
+
+
+def test_phi_is_trained_for_vsd_alone(small: Path):
+    ctx = made(params(methods=("vsd", "sds"), formats=("field",)))
+    tables = {
+        method: list(csv.DictReader(io.StringIO(ctx.files[f"{method}-7-steps.csv"].decode())))
+        for method in ("vsd", "sds")
+    }
+    assert all(float(row["phi"]) > 0 for row in tables["vsd"])
+    assert all(row["phi"] == "" for row in tables["sds"])
+    # The teacher comes back as it was.
+    parameters = [p for key, part in ctx.models.loaded.items() if key.component == "unet" for p in part.parameters()]
+    assert all(p.grad is None and p.requires_grad for p in parameters)
+
+
+@pytest.mark.parametrize("estimator", ["lora", "small"])
+def test_other_estimators(small: Path, estimator: str):
+    ctx = made(params(methods=("vsd",), estimator=estimator, formats=("field",), iterations=2))
+    again = made(params(methods=("vsd",), estimator=estimator, formats=("field",), iterations=2))
+    assert ctx.files == again.files
+
+
+def test_the_same_seed_gives_the_same_bytes(small: Path):
+    wanted = params(methods=("vsd",))
+    first, second = made(wanted), made(wanted)
+    assert first.files == second.files
+    assert first.numbers == second.numbers
+    other = made(params(methods=("vsd",), seed=8))
+    assert other.files["vsd-8-field.safetensors"] != first.files["vsd-7-field.safetensors"]
+
+
+def test_a_killed_run_goes_on_and_gives_the_same_bytes(small: Path):
+    wanted = params(methods=("sds", "vsd"), stages=ALL, replay=3, formats=("glb", "field"), particles=2, iterations=2)
+    whole = made(wanted)
+    assert {"vsd-7-1.glb", "vsd-7-2.glb"} <= set(whole.files)
+    assert whole.files["vsd-7-1-field.safetensors"] != whole.files["vsd-7-2-field.safetensors"]
+    for crash_at in (2, 4, 7, 9, 12, 15, 18, 22):
+        ctx = FakeContext(models=whole.models, crash_at=crash_at)
+        with pytest.raises(Crash):
+            run(ctx, wanted)
+        assert ctx.models.borrowed == 0
+        following = ctx.again()
+        run(following, wanted)
+        assert following.files == whole.files
+        assert following.numbers == whole.numbers
+
+
+def test_a_cancelled_run_keeps_what_it_has(small: Path):
+    ctx = FakeContext(stop_at=5)
+    with pytest.raises(Cancelled):
+        run(ctx, params(methods=("vsd",)))
+    assert {"vsd-7.png", "vsd-7.glb", "vsd-7-field.safetensors"} <= set(ctx.files)
+    assert ctx.attributes["vsd-7.png"]["note"] == "Cancelled before its end."
+    assert ctx.newest is not None
+
+
+def test_more_steps_go_on_from_a_training_file(small: Path):
+    whole = made(params(methods=("vsd",), iterations=6, grow_step=3, anneal_step=4, decay_share=0.0))
+    short = params(
+        methods=("vsd",), iterations=5, grow_step=3, anneal_step=4, decay_share=0.0, formats=("glb", "training")
+    )
+    ctx = made(short)
+    longer = FakeContext(models=ctx.models)
+    longer.files = {"training": ctx.files["vsd-7-training.safetensors"]}
+    formats = ProlificDreamerParams.model_fields["formats"].default
+    more = {"iterations": 6, "formats": formats, "start_from": "training"}
+    run(longer, short.model_copy(update=more))
+    assert longer.files["vsd-7-field.safetensors"] == whole.files["vsd-7-field.safetensors"]
+    assert longer.files["vsd-7.png"] == whole.files["vsd-7.png"]
+    for changes, field in (({"iterations": 5}, "iterations"), ({"features": 1, "iterations": 9}, "start_from")):
+        refused = FakeContext(models=ctx.models)
+        refused.files = {"training": ctx.files["vsd-7-training.safetensors"]}
+        with pytest.raises(InvalidInput) as caught:
+            run(refused, short.model_copy(update={"start_from": "training", **changes}))
+        assert caught.value.field == field
+
+
+def test_a_surface_that_is_too_thin_is_found_at_a_lower_density(small: Path):
+    ctx = made(params(methods=("sds",), threshold=500.0, formats=("glb",)))
+    assert "Nothing is as dense as 500" in ctx.attributes["sds-7.glb"]["note"]
+    mesh = trimesh.load(io.BytesIO(ctx.files["sds-7.glb"]), file_type="glb", force="mesh")
+    assert len(mesh.faces) > 20
+
+
+def test_the_playground_and_its_numbers(small: Path):
+    wanted = params(task="playground", methods=("vsd", "sds", "sds_100", "ancestral"), particles=3)
+    ctx = made(wanted)
+    for method in wanted.methods:
+        picture = np.asarray(Image.open(io.BytesIO(ctx.files[f"{method}-7.png"])))
+        assert picture.ndim == 3
+        numbers = ctx.numbers[f"{method}-7.png"]
+        assert numbers["least_variety"] <= numbers["variety"]
+        assert 0 <= numbers["clipped"] <= 1
+        assert numbers["distance"] > 0
+    assert len({ctx.files[f"{method}-7.png"] for method in wanted.methods}) == 4
+    assert ctx.reports[-1][:2] == (13, 13)
+    for crash_at in (3, 6, 8, 12):
+        broken = FakeContext(models=ctx.models, crash_at=crash_at)
+        with pytest.raises(Crash):
+            run(broken, wanted)
+        following = broken.again()
+        run(following, wanted)
+        assert following.files == ctx.files
+        assert following.numbers == ctx.numbers
+
+
+def test_the_toy(monkeypatch: pytest.MonkeyPatch):
+    from engines.prolificdreamer import run as module
+
+    monkeypatch.setattr(module, "TOY_STEPS", 40)
+    ctx = made(params(task="toy", prompt=""))
+    assert Image.open(io.BytesIO(ctx.files["toy-7.png"])).width > 800
+    assert set(ctx.numbers["toy-7.png"]) == {"variance_sds", "variance_vsd", "true_variance", "variance_off"}
+
+
+@pytest.mark.parametrize("model", ["full", "sd15"])
+def test_published_layouts_complete_a_run(published: Path, model: str):
+    """The published presets on tiny random checkpoints: a v-prediction model beside an epsilon teacher for SD 2.1."""
+    wanted = params(model=model, methods=("vsd",), radius=(1.0, 1.5), density_noise=True, background="learned")
+    assert wanted.estimator == {"full": "lora_separate", "sd15": "lora"}[model]
+    ctx = made(wanted, weights=published)
+    assert "vsd-7.glb" in ctx.files
+    repos = {key.repo for key in ctx.models.loaded if key.component == "unet"}
+    assert len(repos) == (2 if model == "full" else 1)
+    assert "iou" not in ctx.numbers["vsd-7.png"]
+
+
+@pytest.mark.parametrize("model", ["full", "sd15"])
+def test_missing_weights_name_command_size_and_licence(tmp_path: Path, model: str):
+    with pytest.raises(WeightsMissing) as caught:
+        run(FakeContext(tmp_path), params(model=model))
+    for word in ("hf download", "--revision", "GB", "licence", "ATELIER_WEIGHTS"):
+        assert word in caught.value.remedy
+
+
+def test_a_second_model_that_is_missing_is_named(published: Path, tmp_path: Path):
+    name = "sd2-community--stable-diffusion-2-1-base"
+    shutil.copytree(published / name, tmp_path / name)
+    with pytest.raises(WeightsMissing, match=r"Stable Diffusion 2\.1 are"):
+        run(FakeContext(tmp_path), params(model="full", methods=("vsd",)))
+
+
+def test_a_fallback_is_found(published: Path, tmp_path: Path):
+    shutil.copytree(
+        published / "stable-diffusion-v1-5--stable-diffusion-v1-5", tmp_path / "runwayml--stable-diffusion-v1-5"
+    )
+    ctx = made(params(model="sd15", methods=("sds",), formats=("field",), iterations=1), weights=tmp_path)
+    assert {key.repo for key in ctx.models.loaded} == {"runwayml/stable-diffusion-v1-5"}
