@@ -31,15 +31,19 @@ def pack(state: Mapping[str, Any]) -> bytes:
             return [walk(item) for item in value]
         return value.item() if isinstance(value, np.generic) else value
 
-    structure = json.dumps(walk(state))
-    metadata = {"structure": structure, "framework": "np"}
+    structure = walk(state)
+
+    def metadata(framework: str) -> dict[str, str]:
+        # One entry: the library writes several in an order that changes from file to file.
+        return {"bundle": json.dumps({"framework": framework, "structure": structure})}
+
     if any(hasattr(value, "untyped_storage") for value in tensors.values()):
         from safetensors.torch import save
 
-        return save({name: _torch_copy(value) for name, value in tensors.items()}, metadata | {"framework": "pt"})
+        return save({name: _torch_copy(value) for name, value in tensors.items()}, metadata("pt"))
     from safetensors.numpy import save as save_arrays
 
-    return save_arrays({name: np.ascontiguousarray(value) for name, value in tensors.items()}, metadata)
+    return save_arrays({name: np.ascontiguousarray(value) for name, value in tensors.items()}, metadata("np"))
 
 
 def unpack(data: bytes) -> dict[str, Any]:
@@ -48,7 +52,11 @@ def unpack(data: bytes) -> dict[str, Any]:
 
     try:
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
-        structure, torch_made = json.loads(header["structure"]), header["framework"] == "pt"
+        if "bundle" in header:
+            kept = json.loads(header["bundle"])
+        else:  # written by an earlier version
+            kept = {"framework": header["framework"], "structure": json.loads(header["structure"])}
+        structure, torch_made = kept["structure"], kept["framework"] == "pt"
         if torch_made:
             from safetensors.torch import load
 

@@ -143,8 +143,9 @@ def _from_safetensors(data: bytes) -> dict[str, Any] | None:
     ends = [entry["data_offsets"][1] for entry in header.values() if isinstance(entry, dict) and _spans(entry)]
     if 8 + length + max(ends, default=0) != len(data):
         raise Broken("it ends within its tensors, or after them")
-    text = structure.get("structure") if isinstance(structure, dict) else None
-    found = _tree(text.encode(), MAX_TENSORS).get("provenance") if isinstance(text, str) else None
+    text = structure.get("bundle") if isinstance(structure, dict) else None
+    kept = _tree(text.encode(), MAX_TENSORS).get("structure") if isinstance(text, str) else None
+    found = kept.get("provenance") if isinstance(kept, dict) else None
     return found if isinstance(found, dict) else None
 
 

@@ -31,6 +31,18 @@ class OccupancyGrid:
         row = (cell[:, 0] * self.resolution + cell[:, 1]) * self.resolution + cell[:, 2]
         return occupied[row]
 
+    def box(self) -> tuple[Tensor, Tensor]:  # centre [3], half sides [3]
+        """The smallest box around everything that is occupied; a single cell where nothing is."""
+        r, cell = self.resolution, 2 * self.bound / self.resolution
+        occupied = (1 - torch.exp(-self.densest * self.step) > OPACITY).view(r, r, r)
+        low, high = torch.zeros(3), torch.ones(3)
+        for axis in range(3):
+            rows = occupied.amax(dim=[other for other in range(3) if other != axis]).nonzero()[:, 0]
+            if len(rows):
+                low[axis], high[axis] = float(rows[0]), float(rows[-1]) + 1
+        centre, half = (low + high) / 2 * cell - self.bound, (high - low) / 2 * cell
+        return centre.to(occupied.device), half.to(occupied.device)
+
     def share(self) -> float:
         """Part of the cube that is occupied."""
         return float((1 - torch.exp(-self.densest * self.step) > OPACITY).float().mean())

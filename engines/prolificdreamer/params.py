@@ -177,7 +177,7 @@ class ProlificDreamerParams(Params):
         description="Cells a side; empty samples are skipped. 0: off, as published.",
     )
     chunk: int = Field(
-        4096, ge=64, le=1_000_000, title="Rays at a time", description="Bounds memory; the result is the same."
+        16_384, ge=64, le=1_000_000, title="Rays at a time", description="Bounds memory; the result is the same."
     )
 
     # -- regularisers ----------------------------------------------------------------------------------------------

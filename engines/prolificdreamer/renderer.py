@@ -24,6 +24,7 @@ from engines.prolificdreamer.volume import (
     deferred_backward,
     opacity_l2,
     opaque_loss,
+    ray_bounds,
     render_rays,
     sparsity_loss,
     z_variance_loss,
@@ -75,11 +76,12 @@ class Regularisers:
 
 
 class RayDraws:
-    """Random numbers of rays [start, end), the same however the rays are divided into chunks."""
+    """Random numbers of some of the rays [start, end), the same however rays are divided into chunks."""
 
-    def __init__(self, streams: Streams, start: int, end: int, device: torch.device) -> None:
-        self._streams, self._start, self._end, self._device = streams, start, end, device
-        self.count = end - start
+    def __init__(self, streams: Streams, start: int, end: int, which: Tensor) -> None:
+        """`which` are indices within [start, end)."""
+        self._streams, self._start, self._end, self._which = streams, start, end, which
+        self.count = len(which)
 
     def uniform(self, name: str, width: int) -> Tensor:  # [count, width] in [0, 1)
         """Of one purpose."""
@@ -93,7 +95,7 @@ class RayDraws:
         first, last = self._start // BLOCK, (self._end - 1) // BLOCK
         whole = [draw(BLOCK, width, generator=self._streams.at(name, block)) for block in range(first, last + 1)]
         offset = self._start - first * BLOCK
-        return torch.cat(whole)[offset : offset + self.count].to(self._device)
+        return torch.cat(whole)[offset + self._which.cpu()].to(self._which.device)
 
 
 @dataclass
@@ -114,26 +116,30 @@ class Renderer:
     ) -> tuple[Callable[[int, int], Rendering], int]:
         """A function that renders rays [start, end), and their number."""
         o, d = views.rays(side)
-        c = self.config
+        c, box = self.config, None if occupancy is None else occupancy.box()
 
         def render(start: int, end: int) -> Rendering:
-            draws = None if streams is None else RayDraws(streams, start, end, o.device)
             rays_o, rays_d = o[start:end], d[start:end]
             behind = particle.background(rays_o, rays_d)
             if backdrop is not None:
                 behind = backdrop.repeat_interleave(side * side, dim=0)[start:end]
-            return render_rays(
+            near, far = ray_bounds(rays_o, rays_d, particle.config.bound, c.min_near, box)
+            hit = (near < far)[:, 0].nonzero()[:, 0]
+            draws = None if streams is None else RayDraws(streams, start, end, hit)
+            seen = render_rays(
                 self._shader(particle, occupancy, draws),
-                rays_o,
-                rays_d,
+                rays_o[hit],
+                rays_d[hit],
                 bound=particle.config.bound,
                 min_near=c.min_near,
                 num_steps=c.samples,
                 upsample_steps=c.importance,
-                bg=behind,
+                bg=behind[hit],
                 jitter=None if draws is None else draws.uniform("jitter", c.samples),
                 u=None if draws is None else draws.uniform("u", c.importance),
+                box=box,
             )
+            return _whole(seen, hit, behind)
 
         return render, len(o)
 
@@ -144,7 +150,7 @@ class Renderer:
         def evaluate(points: Tensor) -> tuple[Tensor, Tensor]:
             noise = None
             if draws is not None and self.config.density_noise:
-                noise = draws.normal(f"noise {next(turn)}", len(points) // draws.count).flatten()
+                noise = draws.normal(f"noise {next(turn)}", len(points) // max(1, draws.count)).flatten()
             if occupancy is None:
                 return particle(points, noise)
             index = occupancy.mask(points).nonzero()[:, 0]
@@ -202,6 +208,23 @@ class Renderer:
         if regularisers.smoothness:
             (regularisers.smoothness * table_variation(particle)).backward()
         return image.view(shape).permute(0, 3, 1, 2)
+
+
+def _whole(seen: Rendering, hit: Tensor, behind: Tensor) -> Rendering:
+    """What the rays `hit` see, among all rays of a chunk: the others see the background [R, 3]."""
+    if len(hit) == len(behind):
+        return seen
+
+    def spread(values: Tensor) -> Tensor:
+        return values.new_zeros(len(behind), *values.shape[1:]).index_copy(0, hit, values)
+
+    return Rendering(
+        behind.index_copy(0, hit, seen.image),
+        spread(seen.depth),
+        spread(seen.opacity),
+        spread(seen.weights),
+        spread(seen.z),
+    )
 
 
 def table_variation(particle: Field) -> Tensor:  # []

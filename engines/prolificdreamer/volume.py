@@ -131,12 +131,13 @@ def render_rays(
     bg: Tensor,  # [3] or [R, 3]
     jitter: Tensor | None = None,  # [R, num_steps] in [0, 1); None: none
     u: Tensor | None = None,  # [R, upsample_steps] in [0, 1), for the importance samples
+    box: tuple[Tensor, Tensor] | None = None,  # centre [3] and half sides [3] of a smaller volume within the cube
 ) -> Rendering:
     """Uniform samples in the cube, importance samples where they found something, all composited together.
 
     The importance samples are placed without gradient; the densities they were placed by keep theirs.
     """
-    near, far = ray_box_bounds(o, d, bound, min_near=min_near)
+    near, far = ray_bounds(o, d, bound, min_near, box)
     step = (far - near) / num_steps
     z = near + (far - near) * torch.linspace(0, 1, num_steps, dtype=o.dtype, device=o.device)
     if jitter is not None:
@@ -153,6 +154,16 @@ def render_rays(
         rgb = torch.cat([rgb, new_rgb], dim=1).gather(1, order[..., None].expand(-1, -1, 3))
     weights, opacity, depth, image = composite(sigma, z, step, rgb, bg)
     return Rendering(image, depth, opacity, weights, z)
+
+
+def ray_bounds(
+    o: Tensor, d: Tensor, bound: float, min_near: float, box: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, Tensor]:  # near, far, [R, 1] each; 1e9 for a miss
+    """Where rays enter and leave the cube, or a smaller box in it: scaled to the unit cube, distances stay."""
+    if box is None:
+        return ray_box_bounds(o, d, bound, min_near=min_near)
+    centre, half = box
+    return ray_box_bounds((o - centre) / half, d / half, 1.0, min_near=min_near)
 
 
 def _evaluate(field: Field, o: Tensor, d: Tensor, z: Tensor, bound: float) -> tuple[Tensor, Tensor]:

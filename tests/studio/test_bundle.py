@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,3 +63,13 @@ def test_torn_files_are_recognised(cut: int):
         unpack(data[:cut])
     with pytest.raises(ValueError, match="not a bundle"):
         unpack(b"\xff" * 64)
+
+
+def test_the_same_state_is_the_same_bytes_and_an_older_file_is_read():
+    state = {"a": torch.arange(3.0), "b": [1, {"c": "d"}], "e": np.arange(2)}
+    assert len({pack(state) for _ in range(8)}) == 1
+    structure = '{"a": {"__tensor__": "t0", "numpy": false}, "b": 5}'
+    older = safetensors.torch.save({"t0": state["a"]}, {"structure": structure, "framework": "pt"})
+    back = unpack(older)
+    assert torch.equal(back["a"], state["a"])
+    assert back["b"] == 5

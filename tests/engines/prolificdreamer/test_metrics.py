@@ -56,7 +56,7 @@ def test_prompts_nobody_knows_the_truth_of(truth: tuple[np.ndarray, np.ndarray])
 
 
 def test_variety():
-    one = np.random.default_rng(0).random((1, 3, 16, 16))
+    one = np.random.default_rng(0).random((1, 3, 32, 32))
     same = np.repeat(one, 4, axis=0)
     assert metrics.variety(same) == (0.0, 0.0)
     assert metrics.variety(one) == (0.0, 0.0)

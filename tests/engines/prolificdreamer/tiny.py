@@ -21,6 +21,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
 from engines.prolificdreamer.exact import mixture_epsilon
 from engines.prolificdreamer.prompts import Wording
+from engines.prolificdreamer.renderer import resized
 from engines.prolificdreamer.streams import Streams
 from engines.prolificdreamer.vsd import scaled_linear_alphas_cumprod
 
@@ -125,7 +126,7 @@ class ExactTeacher:
         self.unet = nn.Identity()
 
     def encode(self, image: Tensor, noise: Tensor) -> Tensor:
-        return 2 * image - 1
+        return 2 * resized(image, self.pixels) - 1
 
     def decode(self, latents: Tensor) -> Tensor:
         return (latents + 1) / 2
