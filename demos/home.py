@@ -113,7 +113,8 @@ def _figure(spec: EngineSpec, item: dict[str, Any], inner: str) -> str:
     shown = inner.format(url=url, label=label)
     return (
         f'<figure data-label="{label}" data-role="{escape(str(attributes.get("role", "")))}" '
-        f'data-fps="{escape(str(attributes.get("fps", "")))}" data-model="{url}">{shown}<figcaption>{label}</figcaption></figure>'
+        f'data-fps="{escape(str(attributes.get("fps", "")))}" data-model="{url}">{shown}'
+        f"<figcaption>{label}</figcaption></figure>"
     )
 
 

@@ -57,7 +57,7 @@ ENGINE_DEPENDENCIES = {
 IDEA_DEPENDENCIES = {"torch", "triton", "numpy", "einops"}
 IDEAS = {
     "ultraimage": {"frequency", "concentration", "guidance", "schedule", "dype"},
-    "ultravico": {"decay", "rope", "geometry", "pattern", "norepeat"},
+    "ultravico": {"decay", "rope", "geometry", "pattern", "norepeat", "stripes", "kernel", "attention"},
     "prolificdreamer": {"vsd", "schedules", "cameras", "hashgrid", "volume", "tetrahedra", "exact", "toy"},
     "rid": {"defender", "adv_sds", "attacks", "jpeg"},
 }

@@ -51,18 +51,21 @@ class Decay:
         """Tokens either way that are left alone, L P / 2."""
         return self.window_frames * self.tokens_per_frame / 2
 
-    def factor(self, i: Tensor, j: Tensor, length: int) -> Tensor:
-        """lambda of a positive logit between tokens i and j (integers that broadcast) of a sequence of `length`."""
-        distance = (i - j).abs().to(torch.float64 if i.device.type != "mps" else torch.float32)
+    def factor(self, i: Tensor, j: Tensor, length: int, precision: torch.dtype = torch.float64) -> Tensor:
+        """lambda of a positive logit between tokens i and j (integers that broadcast) of a sequence of `length`.
+
+        In float32 distances are exact up to 16 million tokens.
+        """
+        distance = (i - j).abs().to(precision)
         far = self._beyond(distance, length)
         near = (distance <= self.half_window) | self._text(i, length) | self._text(j, length)
         return torch.where(near, torch.ones_like(far), far)
 
     def hidden(self, i: Tensor, j: Tensor, length: int) -> Tensor:
         """Whether token i may not look at key j at all."""
-        padded = j >= length - self.padded_keys_end
+        padded = (j >= length - self.padded_keys_end) & (i >= 0)  # every i is, which only gives the pair its shape
         if not self.first_frame_mask:
-            return padded.expand(torch.broadcast_shapes(i.shape, j.shape))
+            return padded
         row, column = i - self.text_tokens_start, j - self.text_tokens_start
         later = (column > self.window_frames * self.tokens_per_frame) & ~self._text(j, length)
         first = (row <= self.tokens_per_frame) & ~self._text(i, length)  # one token more than the frame, as published
@@ -187,7 +190,8 @@ def score_mod(decay: Decay, length: int) -> Callable[..., Tensor]:
     """FlexAttention's change of one logit that already holds 1 / sqrt(d)."""
 
     def change(score: Tensor, _batch: Tensor, _head: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        shrunk = torch.where(score > 0, score * decay.factor(i, j, length).to(score.dtype), score)
+        factor = decay.factor(i, j, length, torch.float32)
+        shrunk = torch.where(score > 0, score * factor.to(score.dtype), score)
         return torch.where(decay.hidden(i, j, length), torch.full_like(shrunk, -torch.inf), shrunk)
 
     return change

@@ -58,10 +58,15 @@ class Installed:
             return self.path(q, k, v, decay)
         parts = []
         for item in range(len(q)):  # each prompt has a padding of its own
-            padded = int((~mask[min(item, len(mask) - 1)].bool()).flatten().sum())
+            padded = padding_of(mask[min(item, len(mask) - 1)])
             one = slice(item, item + 1)
             parts.append(self.path(q[one], k[one], v[one], replace(decay, padded_keys_end=padded)))
         return torch.cat(parts)
+
+
+def padding_of(mask: Tensor) -> int:  # bool, true where a key may be looked at
+    """How many keys of one prompt are padding."""
+    return int((~mask.bool()).sum())
 
 
 _ACTIVE: ContextVar[Installed | None] = ContextVar("ultravico_attention", default=None)
@@ -140,6 +145,7 @@ class VideoPlace(nn.Module):
     def __init__(self, original: nn.Module, rule: Rule) -> None:
         super().__init__()
         self.rule = rule
+        self.last: tuple[Any, tuple[Tensor, Tensor]] | None = None  # what the newest table was made for, and it
         if hasattr(original, "t_dim"):  # Wan
             self.patch, self.theta = tuple(original.patch_size), 10_000.0
             self.dims, self.four = (original.t_dim, original.h_dim, original.w_dim), True
@@ -149,11 +155,15 @@ class VideoPlace(nn.Module):
 
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:  # [B, C, F, H, W] -> cos, sin
         """[N, d] each, or [1, N, 1, d] for Wan."""
-        shape = [size // patch for size, patch in zip(latents.shape[2:], self.patch, strict=True)]
-        spatial = [rope_frequencies(dim, self.theta) for dim in self.dims[1:]]
-        positions = [torch.arange(size, dtype=torch.float64) for size in shape]
-        cos, sin = (table.to(latents.device) for table in table_3d([self.rule(), *spatial], positions))
-        return (cos[None, :, None], sin[None, :, None]) if self.four else (cos, sin)
+        shape = tuple(size // patch for size, patch in zip(latents.shape[2:], self.patch, strict=True))
+        temporal = self.rule()
+        wanted = (shape, latents.device, tuple(temporal.tolist()))
+        if self.last is None or self.last[0] != wanted:
+            spatial = [rope_frequencies(dim, self.theta) for dim in self.dims[1:]]
+            places = [torch.arange(size, dtype=torch.float64) for size in shape]
+            cos, sin = (table.to(latents.device) for table in table_3d([temporal, *spatial], places))
+            self.last = wanted, (cos[None, :, None], sin[None, :, None]) if self.four else (cos, sin)
+        return self.last[1]
 
 
 @contextmanager

@@ -39,3 +39,14 @@ def amplitudes(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:  # [..., N, 2K] b
     real = (query * key).sum(dim=-1)
     imaginary = query[:, 1] * key[:, 0] - query[:, 0] * key[:, 1]
     return torch.hypot(real, imaginary), torch.atan2(imaginary, real)
+
+
+def coefficients(q: Tensor, k: Tensor) -> Tensor:  # [B, h, N, 2K] twice, before rotation -> complex128 [h, K]
+    """a_i exp(i b_i) of every head and temporal frequency: mean query times conjugate mean key, over sqrt(d) not yet.
+
+    The mean over all pairs of tokens of one distance is the product of the means, as far as tokens are alike in time.
+    """
+    query, key = (
+        torch.view_as_complex(x.double().mean(dim=(0, 2)).unflatten(-1, (-1, 2)).contiguous()) for x in (q, k)
+    )
+    return query * key.conj()

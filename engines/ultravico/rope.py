@@ -123,9 +123,15 @@ def video_rope_table(
     return table_3d([temporal, *spatial], axis_positions(model, latent_frames, grid_height, grid_width))
 
 
-def axis_positions(model: str, latent_frames: int, grid_height: int, grid_width: int) -> list[Tensor]:
+def axis_positions(
+    model: str,
+    latent_frames: int,
+    grid_height: int,
+    grid_width: int,
+    base: tuple[int, int] | None = None,  # rows, columns of the trained grid; None: the published model's
+) -> list[Tensor]:
     """Positions along time, rows and columns. CogVideoX resizes and centres any grid in the one it was trained on."""
-    base = LAYOUTS[model].base_grid
+    base = LAYOUTS[model].base_grid if base is None else base
     time = torch.arange(latent_frames, dtype=torch.float64)
     if base is None:
         return [time, *(torch.arange(size, dtype=torch.float64) for size in (grid_height, grid_width))]

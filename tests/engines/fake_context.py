@@ -65,8 +65,8 @@ class FakeContext:
     def again(self) -> FakeContext:
         """The next attempt at the same job: durable things stay, nothing interferes."""
         following = FakeContext(self.weights, plan=self.plan, models=self.models)
-        following.uploads = self.uploads
         following.files, following.attributes = dict(self.files), dict(self.attributes)
+        following.uploads = self.uploads
         following.numbers, following.newest, following.cached = dict(self.numbers), self.newest, dict(self.cached)
         return following
 

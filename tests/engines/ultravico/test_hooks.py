@@ -42,7 +42,7 @@ def test_every_layer_is_reached_once_and_paths_agree(name: str):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_published_models_are_reached_whole(name: str):
+def test_the_published_models_are_reached_whole(name: str, monkeypatch: pytest.MonkeyPatch):
     with torch.device("meta"):
         model = MODELS[name](**PUBLISHED[name])
     seen: list[int] = []
@@ -53,11 +53,45 @@ def test_the_published_models_are_reached_whole(name: str):
 
     layers = {"wan": 30, "hunyuan": 60, "cogvideox": 42}[name]
     assert len(self_attentions(model)) == layers
-    if name != "hunyuan":  # its mask has to be counted, which needs values
-        with decayed(model, DECAY, path, TOKENS) as installed:
-            forward(model, device="meta")
-        assert installed.calls == layers
-        assert set(seen) == {TOKENS}
+    monkeypatch.setattr("engines.ultravico.hooks.padding_of", lambda _mask: 0)  # there are no values to be counted
+    with decayed(model, DECAY, path, TOKENS) as installed:
+        forward(model, device="meta")
+    assert installed.calls == layers
+    assert len(seen) == layers * (2 if name == "hunyuan" else 1), "prompts with a mask are looked at one by one"
+    assert set(seen) == {TOKENS}
+
+
+def test_wan_from_a_picture_is_reached_in_its_self_attention_alone():
+    """At the published size: the picture's tokens enter by the text attention, which is another module."""
+    with torch.device("meta"):
+        model = MODELS["wan"](
+            num_attention_heads=40,
+            num_layers=40,
+            ffn_dim=13824,
+            text_dim=4096,
+            in_channels=36,
+            out_channels=16,
+            image_dim=1280,
+            added_kv_proj_dim=5120,
+        )
+    seen: list[tuple[int, ...]] = []
+
+    def path(q: Tensor, _k: Tensor, v: Tensor, decay: Decay) -> Tensor:
+        seen.append(tuple(q.shape))
+        return v
+
+    def given(*shape: int) -> Tensor:
+        return torch.zeros(*shape, device="meta")
+
+    with torch.no_grad(), decayed(model, DECAY, path, TOKENS) as installed:
+        model(
+            hidden_states=given(1, 36, 6, 6, 8),
+            timestep=torch.full((1,), 500, device="meta"),
+            encoder_hidden_states=given(1, 512, 4096),
+            encoder_hidden_states_image=given(1, 257, 1280),
+        )
+    assert installed.calls == 40
+    assert set(seen) == {(1, 40, TOKENS, 128)}
 
 
 def test_padding_is_found_for_each_prompt():
