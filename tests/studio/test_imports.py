@@ -49,6 +49,7 @@ def test_the_finder_is_gone_after_an_error():
 
 def test_the_pages_framework_still_has_what_is_left_out():
     spec = find_spec("gradio")
-    assert spec is not None and spec.origin is not None
+    assert spec is not None
+    assert spec.origin is not None
     meta = Path(spec.origin).with_name("component_meta.py").read_text(encoding="utf-8")
     assert "\n        create_or_modify_pyi(component_class, name, events)\n" in meta
