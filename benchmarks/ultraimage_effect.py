@@ -52,6 +52,8 @@ class Sampler:
         self.model, self.family = self.weights.model, self.weights.family
         self.parts = {name: weights.load(name, "cpu") for name in ("transformer", "scheduler", "vae")}
         self.text = {name: weights.load(name, "cpu") for name in self.family.text_parts}
+        prompts = (self.model.calibration_prompt, "")
+        self.calibration = [self.family.encode(self.text, [prompt], "cpu") for prompt in prompts]
         self.entropies: dict[str, torch.Tensor] = {}
 
     @torch.no_grad()
@@ -92,14 +94,12 @@ class Sampler:
             return None
         key = json.dumps([METHODS[method].position, grid, params.margin, params.indices, params.lambda_preset])
         if key not in self.entropies:
-            prompts = (self.model.calibration_prompt, "")
-            conditions = [family.encode(self.text, [prompt], "cpu") for prompt in prompts]
             shape = (1, *family.latent_shape(grid[1] * family.cell, grid[0] * family.cell))
             noise = torch.randn(shape, generator=torch.Generator().manual_seed(NOISE_SEED))
             measured = entropy_measure(params)
             transformer = self.parts["transformer"]
             self.entropies[key] = head_entropies(
-                family, transformer, noise, conditions, params.guidance, rule, measured
+                family, transformer, noise, self.calibration, params.guidance, rule, measured
             )
         return focus_table(self.entropies[key], params, self.model, sequence)
 

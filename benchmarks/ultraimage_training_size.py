@@ -1,6 +1,6 @@
 """How good is the pocket model for UltraImage at the size it was trained for? Prints a table, keeps every row.
 
-    python -m benchmarks.ultraimage_training_size --seeds 0:256 --out runs/training_size.json
+    python -m benchmarks.ultraimage_training_size --seeds 0:256 --guidance 3 --out rows.jsonl
 
 Two prompts per seed, one with one object and one with two, are taken from the flat world; the picture of a prompt
 starts from the same seed. Sampling is the plain, unmodified `FluxPipeline`. Proportions carry Wilson intervals, means
@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--guidance", type=float, default=2.5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--out", type=Path, help="JSON file for the rows")
+    parser.add_argument("--out", type=Path, help="file for the rows, one JSON object a line")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     pipeline = FluxPipeline.from_pretrained(options.model, local_files_only=True)
@@ -115,7 +115,7 @@ def main() -> None:
     print(f"{len(rows)} pictures of {options.side} px in {time.monotonic() - start:.0f} s, {options.steps} steps")
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps({"settings": vars(options), "rows": rows}, indent=1, default=str) + "\n")
+        options.out.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 if __name__ == "__main__":

@@ -41,7 +41,6 @@ def build_pages(desk: Desk) -> gr.Blocks:
         for path, (word, build) in others.items():
             _turn_to(blocks, path, word)
             build(panel)
-    blocks.queue(default_concurrency_limit=16)
     return blocks
 
 

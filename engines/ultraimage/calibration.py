@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from engines.ultraimage.families import Condition, Family
-from engines.ultraimage.hooks import Measure, Rule, measured, positions
-from engines.ultraimage.methods import entropy_measure, focus_table, proportional_table
+from engines.ultraimage.hooks import Measure, Rule, Seen, measured, positions
+from engines.ultraimage.methods import SAMPLED_SHARE, entropy_measure, focus_table, proportional_table
 from engines.ultraimage.pipeline import Weights
 from engines.ultraimage.presets import METHODS
 from engines.ultraimage.sampling import draw_noise
@@ -40,11 +41,14 @@ def head_entropies(
     rule: Rule | None,
     measure: Measure,
 ) -> Tensor:  # [branches, layers, heads] float64, nats
-    """The first step of the run with plain attention, looked at."""
-    with positions(transformer, rule) as place, measured(transformer, measure) as found:
+    """The first step of the run with plain attention, as far as the last layer's queries and keys."""
+    time = torch.tensor(FULL_NOISE, device=noise.device)
+    with positions(transformer, rule) as place, measured(transformer, measure, stop=True) as found:
         if place is not None:
             place.at(noise.shape[-2] // 2, noise.shape[-1] // 2, 1.0)
-        family.velocity(transformer, noise, torch.tensor(FULL_NOISE, device=noise.device), conditions, scale)
+        for condition in conditions:
+            with suppress(Seen):
+                family.velocity(transformer, noise, time, [condition], scale)
     entropies = torch.stack([entropy.mean(dim=0).double().cpu() for entropy in found])  # over the batch
     return entropies.unflatten(0, (len(conditions), -1))
 
@@ -96,7 +100,7 @@ class Heads:
             "model": (self.weights.repo, self.weights.revision, model.dtype, self.ctx.device.split(":")[0]),
             "size": self.size,
             "positions": (METHODS[method].position, p.margin, p.correction, p.indices, model.observed),
-            "entropy": p.lambda_preset,
+            "entropy": (p.lambda_preset, SAMPLED_SHARE),
             "prompt": model.calibration_prompt,
             "branches": len(self.conditions),
             "guidance": p.guidance if self.weights.family.distilled else None,

@@ -66,7 +66,6 @@ def attention_entropy(
     q: Tensor,  # [B, h, N, d], after rotary embedding
     k: Tensor,  # [B, h, M, d]
     scale: float | None = None,  # None: 1 / sqrt(d)
-    rows: Sequence[int] | None = None,  # chunks of queries to measure; None: all of them
     chunk: int = BLOCK,
 ) -> Tensor:  # [B, h], 0 .. ln M, nats
     """H = -(1/N) sum_i sum_j P_ij ln P_ij (Eq. 10), exact, one chunk of queries at a time.
@@ -76,15 +75,13 @@ def attention_entropy(
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     precision = torch.promote_types(q.dtype, torch.float32)
     keys = k.to(precision).transpose(-1, -2)
-    starts = range(0, q.shape[-2], chunk) if rows is None else [row * chunk for row in rows]
-    total, count = 0.0, 0
-    for start in starts:
+    total = 0.0
+    for start in range(0, q.shape[-2], chunk):
         queries = q[..., start : start + chunk, :].to(precision) * scale
         logits = queries @ keys
         mean = torch.einsum("...ij,...ij->...", torch.softmax(logits, dim=-1), logits)  # sum_ij P_ij S_ij
         total = total + torch.logsumexp(logits, dim=-1).sum(dim=-1) - mean  # H = ln Z - E[S], no second map of logs
-        count += queries.shape[-2]
-    return total / count
+    return total / q.shape[-2]
 
 
 def focus_factor(

@@ -150,34 +150,55 @@ def _scaling(state: Focus, layer: int) -> Callable[..., Tensor]:
 Measure = Callable[[Tensor, Tensor], Tensor]  # q, k [B, heads, N, d] after rotary embedding -> [B, heads]
 
 
+class Seen(Exception):
+    """A forward pass has come as far as anybody looks."""
+
+
 @contextmanager
-def measured(transformer: Transformer, measure: Measure) -> Iterator[list[Tensor]]:
-    """Collect `measure(q, k)` of every layer, in order, from the forward passes inside the block."""
+def measured(transformer: Transformer, measure: Measure, *, stop: bool = False) -> Iterator[list[Tensor]]:
+    """Collect `measure(q, k)` of every layer, in order, from the forward passes inside the block.
+
+    With `stop` a pass ends with `Seen` where the last layer has been measured.
+    """
     results: list[Tensor] = []
+    layers = attentions(transformer)
     handles = []
     try:
-        for attention in attentions(transformer):
-            handles += _measuring(attention, measure, results)
+        for attention in layers:
+            handles += _measuring(attention, measure, results, stop and attention is layers[-1])
         yield results
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _measuring(attention: nn.Module, measure: Measure, results: list[Tensor]) -> list[Any]:
-    """Hooks that keep this layer's normed queries and keys until it is done, then measure and drop them."""
+def _measuring(attention: nn.Module, measure: Measure, results: list[Tensor], stop: bool) -> list[Any]:
+    """Hooks that keep this layer's normed queries and keys until all are there, then measure and drop them."""
+    norms = {name: _norms(attention, name) for name in ("q", "k")}
     kept: dict[str, list[Tensor]] = {"q": [], "k": []}
+    rotary: list[Any] = []
+
+    def begin(_module: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
+        rotary.append(kwargs["image_rotary_emb"])
 
     def keep(name: str) -> Callable[..., None]:
-        return lambda _module, _inputs, output: kept[name].append(output)
+        def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+            kept[name].append(output)
+            if all(len(kept[of]) == len(norms[of]) for of in norms):
+                finish()
 
-    def finish(_module: nn.Module, _args: Any, kwargs: dict[str, Any], _output: Any) -> None:
-        q, k = (_joint(kept[name], kwargs["image_rotary_emb"]) for name in ("q", "k"))
+        return hook
+
+    def finish() -> None:
+        table = rotary.pop()
+        q, k = (_joint(kept[name], table) for name in ("q", "k"))
         kept["q"], kept["k"] = [], []
         results.append(measure(q, k))
+        if stop:
+            raise Seen
 
-    handles = [norm.register_forward_hook(keep(name)) for name in ("q", "k") for norm in _norms(attention, name)]
-    return [*handles, attention.register_forward_hook(finish, with_kwargs=True)]
+    handles = [norm.register_forward_hook(keep(name)) for name in norms for norm in norms[name]]
+    return [*handles, attention.register_forward_pre_hook(begin, with_kwargs=True)]
 
 
 def _joint(parts: list[Tensor], rotary: tuple[Tensor, Tensor]) -> Tensor:

@@ -32,8 +32,11 @@ from engines.ultraimage.presets import METHODS, ModelPreset
 from engines.ultraimage.spec import UltraImageParams
 
 THETA = 10000.0  # of both published models
-SAMPLED_ROWS = 32  # block rows measured in the calibration; smaller grids are measured whole
-ROW_SEED = 0
+# A calibration measures some of the queries, which cost as much as the pass itself if all were: one in twelve, at
+# most as many as stand in 32 of the published blocks.
+SAMPLED_SHARE = 12
+SAMPLED_ROWS = 32
+SAMPLE_SEED = 0
 
 
 def position_rule(
@@ -99,22 +102,23 @@ def proportional_table(model: ModelPreset, sequence: int, layers: int, heads: in
 
 
 def entropy_measure(params: UltraImageParams) -> Measure:
-    """How a head's entropy is taken: exact (paper) or over blocks (code), on a fixed sample of block rows."""
-
-    def rows(tokens: int) -> list[int] | None:
-        blocks = -(-tokens // BLOCK)
-        if blocks <= SAMPLED_ROWS:
-            return None
-        order = torch.randperm(blocks, generator=torch.Generator().manual_seed(ROW_SEED))
-        return sorted(order[:SAMPLED_ROWS].tolist())
+    """How a head's entropy is taken: exact (paper) or over blocks (code), on a fixed sample of queries."""
 
     def exact(q: Tensor, k: Tensor) -> Tensor:
-        return attention_entropy(q, k, rows=rows(q.shape[-2]))
+        chosen = sample(q.shape[-2], SAMPLED_ROWS * BLOCK, SAMPLED_SHARE)
+        return attention_entropy(q[..., chosen.to(q.device), :], k)
 
     def blockwise(q: Tensor, k: Tensor) -> Tensor:
-        return block_entropy(block_attention_mass(q, k, rows=rows(q.shape[-2])))[1]
+        rows = sample(-(-q.shape[-2] // BLOCK), SAMPLED_ROWS).tolist()
+        return block_entropy(block_attention_mass(q, k, rows=rows))[1]
 
     return exact if params.lambda_preset == "paper" else blockwise
+
+
+def sample(count: int, most: int, share: int = 1) -> Tensor:  # int64 [n], ascending, in [0, count)
+    """Always the same indices out of `count`: one in `share` of them, at most `most`."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(SAMPLE_SEED))
+    return order[: min(most, -(-count // share))].sort().values
 
 
 def focus_table(

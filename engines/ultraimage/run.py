@@ -7,6 +7,7 @@ Every chosen method and baseline is sampled from the same noise. What a method i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -116,10 +117,13 @@ class _Work:
         self.ctx.progress(0, self.total, "Reading the prompt")
         with self.weights.lend(self.ctx, *self.family.text_parts) as parts:
 
+            @cache
+            def encoded(text: str) -> Condition:
+                return self.family.encode(parts, [text], self.ctx.device)
+
             def encode(prompt: str, negative: str, scale: float) -> list[Condition]:
                 free = not self.family.distilled and scale > 1
-                texts = [prompt, negative] if free else [prompt]
-                return [self.family.encode(parts, [text], self.ctx.device) for text in texts]
+                return [encoded(text) for text in ([prompt, negative] if free else [prompt])]
 
             return _Prompts(
                 small=encode(p.prompt, p.negative_prompt, p.guide_guidance),

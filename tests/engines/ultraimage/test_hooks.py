@@ -14,7 +14,7 @@ from torch import Tensor
 
 from engines.ultraimage.concentration import attention_entropy
 from engines.ultraimage.frequency import recursive_correction, rope_frequencies
-from engines.ultraimage.hooks import FluxPlace, QwenPlace, attentions, focus, measured, positions
+from engines.ultraimage.hooks import FluxPlace, QwenPlace, Seen, attentions, focus, measured, positions
 from engines.ultraimage.rope import flux_grid_ids
 from tests.engines.ultraimage import tiny
 
@@ -150,6 +150,20 @@ def test_measuring_sees_the_queries_and_keys_of_attention(model: Model, monkeypa
     for ours, theirs in zip(found, seen, strict=True):
         torch.testing.assert_close(ours, theirs)
     monkeypatch.undo()
+    assert torch.equal(call(model), before)
+
+
+@torch.no_grad()
+def test_a_pass_that_is_only_looked_at_ends_at_the_last_layer(model: Model):
+    reached: list[bool] = []
+    last = attentions(model)[-1].register_forward_hook(lambda *_: reached.append(True))
+    with measured(model, attention_entropy) as whole:
+        before = call(model)
+    with measured(model, attention_entropy, stop=True) as found, pytest.raises(Seen):
+        call(model)
+    assert reached == [True]
+    assert all(torch.equal(a, b) for a, b in zip(found, whole, strict=True))
+    last.remove()
     assert torch.equal(call(model), before)
 
 
