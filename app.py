@@ -61,6 +61,7 @@ def create_app(services: Services) -> FastAPI:
         job=lambda request, job_id: services.jobs.get(job_id, owner_of(request.request)),
         shared=lambda token: services.jobs.get(services.shares.resolve(token)),
         read_settings=read_provenance,
+        retention_days=services.settings.retention_days,
         workers=lambda: [
             WorkerView(row.device, max(0.0, services.clock() - row.seen), row.facts)
             for row in services.jobs.workers()

@@ -35,10 +35,13 @@ class Form:
         self.folds: dict[str, gr.Accordion] = {}  # field -> the accordion it lies in
 
     def field(self, name: str, *, fold: gr.Accordion | None = None, choices: Choices = (), **changes: Any) -> Any:
-        """Place the widget of parameter `name`; `changes` go to the widget, `choices` name a Literal's values."""
+        """Place the widget of parameter `name`; `changes` go to the widget, `choices` name a Literal's values.
+
+        A file's only change is `examples`: addresses of files to try, by the word on their button.
+        """
         info = self.spec.params.model_fields[name]
         if _is_files(info):
-            self.widgets[name] = _files(name, info)
+            self.widgets[name] = _files(name, info, changes.get("examples", {}))
         else:
             self.widgets[name] = _widget(name, info, dict(choices and _choices(choices)), changes)
         self.slots[name] = gr.HTML("", visible=False, apply_default_css=False, elem_id=f"error-{name}")
@@ -144,12 +147,16 @@ def _is_files(info: Any) -> bool:
     return kind is FileRef or FileRef in get_args(kind)
 
 
-def _files(name: str, info: Any) -> gr.Textbox:
-    """A place to drop files; the text field beside it, which nobody sees, holds what is kept as JSON."""
+def _files(name: str, info: Any, examples: Mapping[str, Sequence[str]]) -> gr.Textbox:
+    """A place to drop files; the text field beside it, which nobody sees, holds what is kept as JSON.
+
+    `examples` are the addresses of files to try, by the word on their button.
+    """
     kind, _ = _unwrapped(info.annotation)
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
     several = " multiple" if get_origin(kind) is tuple else ""
     told = {"label": info.title or name, "info": info.description or "", "accept": extra.get("accept", "")}
+    told |= {"examples": json.dumps({word: list(files) for word, files in examples.items()})} if examples else {}
     attributes = " ".join(f'{key}="{escape(str(value))}"' for key, value in told.items())
     raw(f'<atelier-files field="field-{name}" {attributes}{several}></atelier-files>')
     held = gr.Textbox("", show_label=False, container=False, elem_id=f"field-{name}", elem_classes="files-held")

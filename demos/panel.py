@@ -73,6 +73,7 @@ class Desk:
     shared: Callable[[str], Job]  # (token of a share link)
     read_settings: Callable[[bytes], Mapping[str, Any] | None]  # provenance in a result file
     workers: Callable[[], list[WorkerView]]
+    retention_days: float  # after which a finished job and its files are deleted; 0: never
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ SHEET.replaceSync(`
   button:hover { border-color: var(--accent, #1f6f6b); }
   :focus-visible { outline: 3px solid var(--focus, #2b7fff); outline-offset: 2px; }
   .all { display: flex; justify-content: space-between; align-items: center; margin-top: .4rem; font-size: .9rem; }
+  .try { display: flex; flex-wrap: wrap; gap: .4rem; align-items: center; margin-top: .5rem; font-size: .9rem; }
+  .try button { padding: .2rem .8rem; border-radius: 1rem; }
   [hidden] { display: none !important; }
 `);
 
@@ -49,13 +51,39 @@ class Files extends HTMLElement {
     this.all = make("div", { className: "all", hidden: true }, [this.told, this.clear]);
     const label = make("p", { className: "label", textContent: this.getAttribute("label") });
     const info = make("p", { className: "info", textContent: this.getAttribute("info") });
-    root.append(label, info, this.drop, this.list, this.all);
+    root.append(label, info, this.drop, this.list, this.all, ...this.examples());
     this.input.addEventListener("change", () => { this.add([...this.input.files]); this.input.value = ""; });
     this.clear.addEventListener("click", () => { this.items = []; this.tell(); this.input.focus(); });
     for (const kind of ["dragenter", "dragover"]) this.drop.addEventListener(kind, (event) => this.over(event, true));
     this.drop.addEventListener("dragleave", (event) => this.over(event, false));
     this.drop.addEventListener("drop", (event) => { this.over(event, false); this.add([...event.dataTransfer.files]); });
     this.show(this.field?.value ?? "");
+  }
+
+  /* Buttons with files of the house, fetched and uploaded like any others. */
+  examples() {
+    const known = Object.entries(JSON.parse(this.getAttribute("examples") ?? "{}"));
+    if (!known.length) return [];
+    const buttons = known.map(([word, addresses]) => {
+      const button = make("button", { type: "button", textContent: word });
+      button.addEventListener("click", () => this.fetchAll(addresses));
+      return button;
+    });
+    return [make("div", { className: "try" }, [make("span", { textContent: "Or try:" }), ...buttons])];
+  }
+
+  async fetchAll(addresses) {
+    const files = addresses.map(async (address) => {
+      const answer = await fetch(address);
+      return new File([await answer.blob()], address.split("/").at(-1));
+    });
+    try {
+      this.items = [];
+      this.add(await Promise.all(files));
+    } catch {
+      this.told.textContent = "The example could not be fetched. Check the connection and try again.";
+      this.all.hidden = false;
+    }
   }
 
   get many() { return this.hasAttribute("multiple"); }

@@ -1,0 +1,119 @@
+"""The tab of RID: photos, strength in words and grey levels, and the thief's laboratory folded away.
+
+Widgets and layout only. What the words, ranges and defaults are stands in engines/rid/spec.py.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from demos.panel import QUIET, Form, presets, raw, title
+from engines.rid.spec import CONDITIONS, MODELS
+from studio.contract import EngineSpec
+
+if TYPE_CHECKING:
+    from demos.panel import Panel
+
+PHOTOS = "/atelier/examples"
+EXAMPLES = {
+    "a portrait": [f"{PHOTOS}/photos/astronaut.png"],
+    "three photos": [f"{PHOTOS}/photos/{name}.png" for name in ("astronaut", "chelsea", "coffee")],
+    "six pictures of a toy person": [f"{PHOTOS}/people/{number}.png" for number in range(1, 7)],
+}
+WAYS = (("Full fine-tuning", "full"), ("LoRA", "lora"), ("Textual inversion", "inversion"))
+FRAMINGS = (("Keep the size", "keep"), ("Square crop, as published", "crop"))
+TASKS = (("Protect photos", "protect"), ("Play the thief", "thief"))
+PURIFICATIONS = (
+    ("Nothing", "none"),
+    ("JPEG, quality 75", "jpeg75"),
+    ("JPEG, quality 50", "jpeg50"),
+    ("Half the size and back", "resize"),
+    ("Blur", "blur"),
+    ("Noise", "noise"),
+    ("Redraw a little by diffusion", "diffusion"),
+)
+LIMITS = (
+    "It makes it harder to teach a model a face from these very pictures. It is no guarantee: a determined thief can "
+    "try to wash the pattern out, and some ways succeed (the laboratory below shows which).",
+    "Pictures that are online already are not protected, and a few clean ones among many protected weaken all of them.",
+    "Post the file as it is downloaded here. A platform that shrinks it or saves it as JPEG takes part of the "
+    "protection away; how much is said under each result.",
+    "It does not hide who you are from people or from face recognition, and it was never meant to.",
+)
+
+
+def build(panel: Panel, spec: EngineSpec) -> None:
+    """Widgets on the left, the job on the right."""
+    panel.header("/rid")
+    title(spec)
+    with gr.Row():
+        with gr.Column(scale=4, min_width=280):
+            form = _widgets(spec)
+            raw(_kept(panel.desk.retention_days))
+            controls = panel.controls(form)
+        with gr.Column(scale=6, min_width=280):
+            shown = panel.job()
+            raw(_limits())
+            if effect := measured_effect():
+                with gr.Accordion("Measured on the pocket models", open=False):
+                    gr.Markdown(effect, elem_classes="measured")
+    panel.wire(form, controls, shown)
+
+
+def _widgets(spec: EngineSpec) -> Form:
+    form = Form(spec)
+    form.field("images", examples=EXAMPLES)
+    form.field("task", choices=TASKS)
+    model = form.field("model", choices=[(preset.title, name) for name, preset in MODELS.items()])
+    budget = form.field("budget")
+    with gr.Row(elem_classes="examples"):
+        for name, level in MODELS["pocket"].strengths.items():
+            gr.Button(f"{name} ({level:g})", size="sm").click(lambda level=level: level, None, budget, **QUIET)
+    with gr.Accordion("Size and files", open=False) as files:
+        form.field("framing", fold=files, choices=FRAMINGS)
+        form.field("keep_exif", fold=files)
+        form.field("differences", fold=files)
+    with gr.Accordion("The thief's laboratory", open=False) as lab:
+        raw(_laboratory())
+        form.field("conditions", fold=lab, choices=[(said, name) for name, said in CONDITIONS.items()])
+        form.field("thief", fold=lab, choices=WAYS)
+        form.field("purify", fold=lab, choices=PURIFICATIONS)
+        form.field("thief_steps", fold=lab)
+        form.field("generated", fold=lab)
+        form.field("seed", fold=lab)
+    presets(form)
+    model.input(lambda name: form.fill(MODELS[name].settings), model, form.inputs, **QUIET)
+    return form
+
+
+def measured_effect() -> str:
+    """What the pocket defender's card reports under its heading "The effect"; nothing if there is no card yet."""
+    card = Path(MODELS["pocket"].folder) / "README.md"
+    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    return text.partition("## The effect\n")[2].partition("\n## ")[0].strip()
+
+
+def _kept(days: float) -> str:
+    """How long photos stay here, before anything is submitted."""
+    when = f"{days:g} days after it has ended" if days else "when you delete it"
+    return (
+        "<p class='hint'>Photos stay on this server and go nowhere else. Originals and results are deleted with "
+        f"their job, {escape(when)}. Place, time and camera are removed unless you keep them.</p>"
+    )
+
+
+def _limits() -> str:
+    points = "".join(f"<li>{escape(point)}</li>" for point in LIMITS)
+    return f"<details class='hint' open><summary>What this can and cannot promise</summary><ul>{points}</ul></details>"
+
+
+def _laboratory() -> Any:
+    return (
+        "<p class='hint'>Choose “Play the thief” above and four to eight pictures of one person. The same model is "
+        "then personalised on the pictures as they are, protected, and with random noise of the same strength, and "
+        "draws the person from each. The judge was trained on toy people: of real faces it says nothing.</p>"
+    )
