@@ -66,6 +66,11 @@ def ellipsoid(p: Points, x: float, y: float, z: float) -> Tensor:
     return near * (near - 1) / steep.clamp(min=1e-6)
 
 
+def pebble(p: Points, x: float, y: float, z: float) -> Tensor:
+    """An ellipsoid that is nearly round: half the work, true at its surface, never more than the distance outside."""
+    return (length(p[0] * (1 / x), p[1] * (1 / y), p[2] * (1 / z)) - 1) * min(x, y, z)
+
+
 def _corner(edge: float, *over: Tensor) -> Tensor:
     """A corner rounded by `edge`, from how far points are beyond each of its faces, the rounding taken off."""
     most = over[0]

@@ -20,6 +20,7 @@ Distance = Callable[[Tensor], Tensor]  # [3, M] -> [M]
 
 STEPS = 40  # of a ray at most
 CLOSE = 1e-3  # distance that counts as a hit
+CROWDED = 0.8  # share of rays still on their way above which the others are carried along
 CAREFUL = 0.95  # share of the distance that is walked, for solids that are not exact
 EDGE = 0.75  # pixels beside a surface over which an outline fades
 SLANT = 2e-3  # for differences across a surface
@@ -57,27 +58,31 @@ def march(distance: Distance, o: Tensor, d: Tensor, fixed: Tensor, growing: Tens
     """Follow rays [3, R] to the surface; `fixed` + t `growing` is the size of a pixel along each ray [R]."""
     meets, enter, leave = ball(o, d, radius)
     index = meets.nonzero()[:, 0]
-    start, along, t, far = o[:, index], d[:, index], enter[index], leave[index]
-    fixed, growing = fixed[index], growing[index]
-    best, best_t = torch.full_like(t, torch.inf), t.clone()  # of the rays that are on their way
+    rays = torch.cat([o, d, torch.stack([fixed, growing, leave])]).index_select(1, index)
+    t = enter[index]
+    best, best_t = torch.full_like(t, torch.inf), t.clone()  # where each ray has come nearest, in pixels
+    going, hit = torch.ones_like(index, dtype=torch.bool), torch.zeros_like(index, dtype=torch.bool)
     hits: list[tuple[Tensor, Tensor]] = []
     passed: list[tuple[Tensor, Tensor, Tensor]] = []
     for step in range(STEPS):
-        value = distance(start + t * along)
-        pixels = value / (fixed + t * growing)
-        nearer = pixels < best
+        value = distance(rays[:3] + t * rays[3:6])
+        pixels = value / (rays[6] + t * rays[7])
+        nearer = going & (pixels < best)
         best, best_t = torch.where(nearer, pixels, best), torch.where(nearer, t, best_t)
-        hit = value < CLOSE
-        hits.append((index[hit], t[hit]))
-        t = t + CAREFUL * value
-        gone = ~hit & (t >= far) if step < STEPS - 1 else ~hit
-        near = gone & (best < EDGE)
-        passed.append((index[near], best_t[near], best[near]))
-        going = ~(hit | gone)
-        if not going.any():
+        hit |= going & (value < CLOSE)
+        going &= ~hit
+        t = torch.where(going, t + CAREFUL * value, t)
+        going &= t < rays[8]
+        left = int(going.sum()) if step < STEPS - 1 else 0
+        if left < CROWDED * len(going):  # taking rays out costs about as much as following them a step further
+            near = ~hit & ~going & (best < EDGE) if left else ~hit & (best < EDGE)
+            hits.append((index[hit], t[hit]))
+            passed.append((index[near], best_t[near], best[near]))
+            stay = going.nonzero()[:, 0]
+            rays, index = rays.index_select(1, stay), index[stay]
+            t, best, best_t, going, hit = t[stay], best[stay], best_t[stay], going[stay], hit[stay]
+        if not left:
             break
-        index, t, far, best, best_t = index[going], t[going], far[going], best[going], best_t[going]
-        start, along, fixed, growing = start[:, going], along[:, going], fixed[going], growing[going]
     met, at = (torch.cat(parts) for parts in zip(*hits, strict=True))
     beside, where, by = (torch.cat(parts) for parts in zip(*passed, strict=True))
     cover = torch.cat([torch.ones_like(at), 1 - by.clamp(min=0) / EDGE])
