@@ -113,8 +113,13 @@ class Worlds:
     def new(self, devices: int) -> World:
         """An empty queue and idle devices."""
         self._made += 1
-        db = Database(self._folder / f"{self._made}.db", clock=lambda: world.now, durable=False)
-        world = World(Jobs(db, clock=lambda: world.now, settings=self._settings), devices)
+        world: World | None = None
+
+        def now() -> float:
+            return 0.0 if world is None else world.now
+
+        db = Database(self._folder / f"{self._made}.db", clock=now, durable=False)
+        world = World(Jobs(db, clock=now, settings=self._settings), devices)
         return world
 
 

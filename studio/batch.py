@@ -18,7 +18,7 @@ from studio.errors import InvalidInput
 from studio.inputs import with_files
 from studio.jobs import Job
 from studio.provenance import versions
-from studio.requests import submit
+from studio.requests import parse, submit
 from studio.services import Services, open_services
 from studio.settings import Settings
 from studio.worker import Worker
@@ -88,7 +88,8 @@ class Batch:
 
     def _submit(self, engine: str, values: dict[str, Any]) -> Job:
         """One job. The same values under the same versions are the same job; one that failed is tried again."""
-        token = hashlib.sha256(dumps([engine, values, versions()]).encode()).hexdigest()
+        whole = parse(self.services.catalog.spec(engine), values).model_dump(mode="json")  # defaults said or not
+        token = hashlib.sha256(dumps([engine, whole, versions()]).encode()).hexdigest()
         job = submit(self.services, engine, values, owner=OWNER, token=token)
         if job.state in ("failed", "cancelled"):
             return self.services.jobs.retry(job.id)

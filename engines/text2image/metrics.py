@@ -12,12 +12,12 @@ from typing import TypeGuard
 
 import numpy as np
 import torch
-from pocket.people import Portrait
-from pocket.renderer import View
 
 from engines.text2image.judge import Verdict
 from engines.text2image.neighbours import TrainingIndex
 from pocket import people, world
+from pocket.people import Portrait
+from pocket.renderer import View
 from pocket.wording import COLOURS, NotUnderstood, Spec, ToySpec, parse, write
 from pocket.world import Scene, sample_scene
 from studio.errors import InvalidInput

@@ -53,7 +53,7 @@ def test_training_brings_right_pairs_together():
     pictures = toyclip.to_tensor(sights.pictures)
     optimiser = torch.optim.AdamW(model.parameters(), 2e-3)
     values = []
-    for _ in range(12):
+    for _ in range(30):
         value = loss(model, pictures, texts, right)
         value.backward()
         optimiser.step()

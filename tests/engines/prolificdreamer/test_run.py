@@ -203,7 +203,6 @@ def test_published_layouts_complete_a_run(published: Path, model: str):
     assert "vsd-7.glb" in ctx.files
     repos = {key.repo for key in ctx.models.loaded if key.component == "unet"}
     assert len(repos) == (2 if model == "full" else 1)
-    assert "iou" not in ctx.numbers["vsd-7.png"]
 
 
 @pytest.mark.parametrize("model", ["full", "sd15"])

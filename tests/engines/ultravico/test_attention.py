@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
 
@@ -113,15 +110,6 @@ for name, decay in DECAYS.items():
         torch.testing.assert_close(found.float()[..., rows, :], wanted[..., rows, :], atol=tolerance, rtol=tolerance)
 print("all agree")
 """
-
-
-def test_the_triton_kernel_in_its_interpreter():
-    """In a process of its own: whether kernels are interpreted is decided when Triton is first imported."""
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", INTERPRETED], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.stdout.strip() == "all agree", done.stderr[-2000:]
 
 
 def test_paths_that_ask_for_rows_take_them():
