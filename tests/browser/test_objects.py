@@ -69,7 +69,8 @@ def test_turning_one_turns_all(pair: Locator):
         mouse.up()
 
     all_change(pair, drag)
-    assert float(str(pair.get_attribute("data-azimuth"))) < azimuth - 10
+    turned = "([node, limit]) => Number(node.dataset.azimuth) < limit"
+    pair.page.wait_for_function(turned, arg=[pair.element_handle(), azimuth - 10])
 
 
 def test_by_keyboard(pair: Locator):
@@ -114,7 +115,7 @@ def test_each_mesh_says_how_large_it_is(pair: Locator):
 
 def test_the_poster_stands_until_the_mesh_is_there(page: Page):
     held: list[Route] = []
-    page.route("**/stage.js", held.append)
+    page.route("**/stage.js", lambda route: held.append(route))
     finished_job(page, **PAIR)
     poster = page.get_by_alt_text("method", exact=True)
     expect(poster).to_be_visible()
