@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
-PATIENCE_S = 20.0  # for the whole answer; a stream hears of the hanging up at once
+PATIENCE_S = 120.0  # for the whole answer: a busy disk may take its time to keep a file
+LINGER_S = 1.0  # how long an endless stream is listened to after it has begun
 
 
 @dataclass
@@ -93,20 +94,21 @@ class Application:
         return self.runner.run(self._ask(scope, body or b""))
 
     async def _ask(self, scope: dict[str, Any], body: bytes) -> Answer:
-        answer, sent, over = Answer(), False, asyncio.Event()
+        answer, sent, begun = Answer(), False, asyncio.Event()
 
         async def receive() -> dict[str, Any]:
             nonlocal sent
             if not sent:
                 sent = True
                 return {"type": "http.request", "body": body, "more_body": False}
-            if not answer.status:  # whoever waits for a disconnect while answering goes on waiting
-                await over.wait()
+            await begun.wait()
+            await asyncio.sleep(LINGER_S)
             return {"type": "http.disconnect"}
 
         async def send(message: dict[str, Any]) -> None:
             if message["type"] == "http.response.start":
                 answer.status = message["status"]
+                begun.set()
                 answer.headers = [
                     (name.decode().lower(), value.decode("latin-1")) for name, value in message["headers"]
                 ]
@@ -119,8 +121,6 @@ class Application:
             pass
         except Exception as error:  # starlette's outermost handler answers and then raises what it answered
             answer.crash = error
-        finally:
-            over.set()
         return answer
 
     async def _start(self) -> None:
