@@ -93,8 +93,8 @@ export class Stage {
 
   /* Where the camera stands: degrees around, degrees above the horizon, object radii away. */
   get stand() {
-    const { controls } = this.views[0], degrees = 180 / Math.PI;
-    return [controls.getAzimuthalAngle() * degrees, 90 - controls.getPolarAngle() * degrees, controls.getDistance()];
+    const from = this.camera.position.clone().sub(this.centre), distance = from.length(), degrees = 180 / Math.PI;
+    return [Math.atan2(from.x, from.z) * degrees, Math.asin(from.y / distance) * degrees, distance];
   }
 
   setLook(look) {
