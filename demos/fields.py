@@ -14,7 +14,6 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import gradio as gr
 
-from demos.pieces import QUIET, raw
 from studio.contract import EngineSpec, FileRef
 from studio.errors import AtelierError
 
@@ -158,9 +157,9 @@ def _files(name: str, info: Any, examples: Mapping[str, Sequence[str]]) -> gr.Te
     told = {"label": info.title or name, "info": info.description or "", "accept": extra.get("accept", "")}
     told |= {"examples": json.dumps({word: list(files) for word, files in examples.items()})} if examples else {}
     attributes = " ".join(f'{key}="{escape(str(value))}"' for key, value in told.items())
-    raw(f'<atelier-files field="field-{name}" {attributes}{several}></atelier-files>')
+    gr.HTML(f'<atelier-files field="field-{name}" {attributes}{several}></atelier-files>', apply_default_css=False)
     held = gr.Textbox("", show_label=False, container=False, elem_id=f"field-{name}", elem_classes="files-held")
-    held.change(None, held, js=SHOW_FILES.replace("NAME", f"field-{name}"), **QUIET)
+    held.change(None, held, js=SHOW_FILES.replace("NAME", f"field-{name}"), queue=False, api_visibility="private")
     return held
 
 

@@ -37,9 +37,10 @@ PURIFICATIONS = (
     ("Redraw a little by diffusion", "diffusion"),
 )
 LIMITS = (
-    "It makes it harder to teach a model a face from these very pictures. It is no guarantee: a determined thief can "
-    "try to wash the pattern out, and some ways succeed (the laboratory below shows which).",
-    "Pictures that are online already are not protected, and a few clean ones among many protected weaken them all.",
+    "It makes it harder to teach a model a face from these very pictures. It is no guarantee: a determined thief "
+    "can try to wash the pattern out, and some ways succeed (the laboratory shows which).",
+    "Pictures that are online already are not protected, and a few clean ones among many protected ones weaken "
+    "all of them.",
     "Post the file as it is downloaded here. A platform that shrinks it or saves it as JPEG takes part of the "
     "protection away; how much is said under each result.",
     "It does not hide who you are from people or from face recognition, and it was never meant to.",
@@ -108,9 +109,8 @@ def _kept(days: float) -> str:
 
 def _limits() -> str:
     points = "".join(f"<li>{escape(point)}</li>" for point in LIMITS)
-    return (
-        f"<details class='hint' open><summary>What this can and cannot promise</summary><ul>{points}</ul></details>"
-    )
+    summary = "<summary>What this can and cannot promise</summary>"
+    return f"<details class='hint' open>{summary}<ul>{points}</ul></details>"
 
 
 def _laboratory() -> Any:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from pocket.heads import BEARD, BEARDS, FRAME, HAIR, HAIR_STYLES, HAT, HATS, SHIRT, SKIN, Expression
 from pocket.people import LONGEST, MOODS, Portrait, caption, identity, render, sample
@@ -120,3 +123,11 @@ def test_people_are_close_to_the_middle_of_the_picture():
     assert (middle - 32).abs().max() < 8
     o, d = portraits[0].camera.rays(64)
     assert ball(o.T, d.T, REACH)[0].double().mean() > 0.5
+
+
+def test_the_person_among_the_examples_is_drawn_by_this_code():
+    drawn = render([sample(60_000_007, view) for view in range(6)]).rgb
+    folder = Path(__file__).resolve().parents[2] / "assets" / "examples" / "people"
+    shipped = [np.asarray(Image.open(folder / f"{number}.png")) for number in range(1, 7)]
+    stored = torch.from_numpy(np.stack(shipped)).permute(0, 3, 1, 2) / 255
+    assert ((drawn - stored).abs() < 0.02).double().mean() > 0.999

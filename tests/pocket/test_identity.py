@@ -1,0 +1,98 @@
+"""The recipe of the identity embedder: its data, how pictures are spoilt, and the examination it has to pass."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from engines.rid.identity import Embedder
+from engines.shared.training import Recipe, load_average, train
+from pocket import identity
+from pocket.identity import (
+    Recognition,
+    Student,
+    augmented,
+    blobs,
+    enlarged,
+    hidden,
+    melted,
+    noise,
+    portraits,
+    spoilt,
+    tiles,
+    to_float,
+    toys,
+)
+
+
+@pytest.fixture(scope="module")
+def shown() -> torch.Tensor:  # uint8 [8, 3, 3, 64, 64]
+    return portraits(identity.TRAINING, 8, 3)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_pictures_are_labelled_by_their_identity(shown: torch.Tensor):
+    assert shown.shape == (8, 3, 3, 64, 64)
+    again = portraits(identity.TRAINING + 3, 1, 3)[0]
+    assert ((again.int() - shown[3].int()).abs() <= 1).double().mean() > 0.999
+
+
+@pytest.mark.parametrize("spoil", [spoilt, tiles, melted, lambda x, g: enlarged(x)])
+def test_spoilt_pictures_keep_shape_and_range_and_show_something_else(spoil, shown: torch.Tensor):
+    people = to_float(shown[:, 0])
+    one, again = spoil(people, generator()), spoil(people, generator())
+    assert torch.equal(one, again)
+    assert one.shape == people.shape
+    assert one.abs().max() <= 1.001
+    assert ((one - people).abs().mean(dim=(1, 2, 3)) > 0.05).all()
+
+
+def test_tiles_are_the_same_tiles(shown: torch.Tensor):
+    people = to_float(shown[:, 0])
+    mixed = tiles(people, generator(3))
+    assert torch.equal(mixed.flatten(1).sort(dim=1).values, people.flatten(1).sort(dim=1).values)
+
+
+def test_augmented_pictures_are_still_alike(shown: torch.Tensor):
+    people = to_float(shown[:, 0])
+    made = augmented(people, generator())
+    assert torch.equal(made, augmented(people, generator()))
+    assert made.shape == people.shape
+    assert made.abs().max() <= 1
+    assert 0.01 < (made - people).abs().mean() < 0.5
+
+
+def test_what_is_never_shown_in_training_has_its_kinds():
+    assert noise(6, generator()).shape == blobs(6, generator()).shape == (6, 3, 64, 64)
+    assert toys(5, 2).shape == (2, 3, 64, 64)
+
+
+def test_a_short_training_learns_to_tell_people_apart(shown: torch.Tensor, tmp_path: Path):
+    people, others = tmp_path / "people.safetensors", tmp_path / "toys.safetensors"
+    save_file({"pictures": shown}, people)
+    save_file({"pictures": toys(1, 6)}, others)
+    student = Student(identities=8)
+    recipe = Recipe(steps=60, batch=24, ranks=1, warmup=5, cooldown=30, ema=0.9, save_seconds=1e9)
+    train(student, Recognition([people], others), recipe, tmp_path / "work", hidden)
+    load_average(tmp_path / "work", student)
+    with torch.no_grad():
+        embeddings, faces = student.embedder.eval()(to_float(shown.flatten(0, 1)))
+    cosines = (embeddings @ embeddings.T).unflatten(0, (8, 3)).unflatten(2, (8, 3))
+    same = torch.stack([cosines[who, :, who].mean() for who in range(8)]).mean()
+    assert same > cosines.mean() + 0.2
+    assert (faces > 0).double().mean() > 0.7
+
+
+def test_an_examination_of_a_network_that_knows_nothing_says_so():
+    torch.manual_seed(0)
+    report = identity.examine(Embedder().eval(), identities=6, views=2)
+    assert report["verification"] < 0.95
+    assert {f"{kind}_taken_for_a_face" for kind in ("tiles", "melted", "noise", "blobs", "toys")} <= set(report)
+    json.dumps(report)

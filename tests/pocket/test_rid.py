@@ -1,0 +1,60 @@
+"""The recipe of the pocket defender, with tiny networks and few steps: all stages, resumed, exported, loaded."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from engines.rid import checkpoints
+from engines.rid.presets import MODELS
+from pocket import rid
+from pocket.identity import Recognition
+from tests.engines.rid.test_train import smooth
+from tests.engines.rid.tiny import SIDE, diffusion_folder
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Everything small; returns the folder of the models."""
+    out = tmp_path / "assets"
+    for name in rid.SURROGATES:
+        diffusion_folder(out / name)
+    pool = tmp_path / "pool.safetensors"
+    save_file({"pictures": smooth(24).unflatten(0, (8, 3))}, pool)
+    monkeypatch.setattr(rid.identity, "fill", lambda *_: Recognition([pool], pool))
+    monkeypatch.setattr(rid, "SHAPE", (SIDE, 4, 24, 2, 2))
+    monkeypatch.setattr(rid, "TARGETS", 4)
+    monkeypatch.setattr(rid, "ROUNDS", 1)
+    recipes = {budget: replace(recipe, steps=3, batch=8, cooldown=2) for budget, recipe in rid.RECIPES.items()}
+    monkeypatch.setattr(rid, "RECIPES", recipes)
+    return out
+
+
+def test_every_budget_gets_a_defender_that_keeps_it(small: Path, tmp_path: Path):
+    told: list[str] = []
+    rid.train_everything(tmp_path / "work" / "rid", small / "rid", False, told.append)
+    for budget, name in MODELS["pocket"].files.items():
+        defender = checkpoints.load(small / "rid" / name)
+        assert defender.eps == pytest.approx(budget / 127.5)
+        with torch.no_grad():
+            delta = defender(torch.rand(2, 3, SIDE, SIDE) * 2 - 1)
+        assert 0 < delta.abs().max() <= defender.eps
+    before = {path.name: load_file(path) for path in (small / "rid").glob("*.safetensors")}
+    again: list[str] = []
+    rid.train_everything(tmp_path / "work" / "rid", small / "rid", True, again.append)
+    assert not [line for line in again if "searching" in line]
+    for name, weights in before.items():
+        after = load_file(small / "rid" / name)
+        assert all(torch.equal(weights[key], after[key]) for key in weights)
+
+
+def test_targets_are_scaled_with_the_budget(tmp_path: Path):
+    source = smooth(3)
+    pairs, half = tmp_path / "pairs.safetensors", tmp_path / "half.safetensors"
+    save_file({"source": source, "attacked": source + 20}, pairs)
+    rid.scaled(pairs, half, 0.5)
+    assert torch.equal(load_file(half)["attacked"], source + 10)
