@@ -75,7 +75,7 @@ class UltraImageParams(Params):
     )
     steps: int = Field(16, ge=1, le=200, title="Steps", description="Denoising steps; more are slower and cleaner.")
     guidance: float = Field(
-        3.0, ge=1, le=20, title="Guidance", description="How closely the prompt is followed; 1 switches it off."
+        2.0, ge=1, le=20, title="Guidance", description="How closely the prompt is followed; 1 switches it off."
     )
     negative_prompt: str = Field("", title="Negative prompt", description="What to steer away from; may stay empty.")
 
@@ -103,7 +103,7 @@ class UltraImageParams(Params):
         1.0, ge=0.5, le=3, title="Least sharpening", description="For heads that look everywhere."
     )
     lambda_max: float = Field(
-        1.3, ge=0.5, le=3, title="Most sharpening", description="For heads that look at little."
+        1.15, ge=0.5, le=3, title="Most sharpening", description="For heads that look at little; published: 1.3."
     )
     gamma: float = Field(
         2.0, gt=0, le=10, title="Focus exponent", description="p of the paper: larger sharpens fewer heads."
