@@ -7,6 +7,7 @@ where it happened. Knows pydantic's field descriptions and Gradio's widgets; kno
 from __future__ import annotations
 
 import json
+import re
 import types
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -17,6 +18,7 @@ import gradio as gr
 from studio.contract import EngineSpec, FileRef
 from studio.errors import AtelierError
 
+SHA = re.compile(r"[0-9a-f]{64}")
 EXACT = 2**53  # beyond it a browser's numbers lose digits, and a seed would not be the same seed
 RADIO = 4  # more choices than this fold into a list
 LONG_TEXT = ("prompt", "text")  # names of parameters that are written in sentences
@@ -89,6 +91,16 @@ class Form:
             else gr.update()
             for name in self.widgets
         ]
+
+    def receive(self, query: Mapping[str, str]) -> list[Any]:
+        """Updates for `inputs` that put the stored file `send`, called `name`, into the parameter `field`."""
+        field, sha = query.get("field", ""), query.get("send", "")
+        info = self.spec.params.model_fields.get(field)
+        if field not in self.widgets or info is None or not _is_files(info) or not SHA.fullmatch(sha):
+            return [gr.update() for _ in self.widgets]
+        file = {"sha256": sha, "name": query.get("name", "")[:200]}
+        kind, _ = _unwrapped(info.annotation)
+        return self.fill({field: [file] if get_origin(kind) is tuple else file})
 
     def faults(self, error: AtelierError | None) -> list[Any]:
         """Updates for `fault_outputs`: the refusal at its field, which is unfolded; nothing at all others."""

@@ -206,7 +206,9 @@ class Events:
         return [None, gr.update(value=done, visible=True), *self._faults(None), *self.form.fill(params)]
 
     def opened(self, request: gr.Request) -> list[Any]:
-        """The page as its address says: ?job= shows a job with its settings, ?settings= fills the fields only."""
+        """The page as its address says: ?job= shows a job with its settings, ?settings= fills the fields only,
+        and ?send= brings a stored file into the one that ?field= names.
+        """
         query = dict(request.query_params)
         try:
             if query.get("job"):
@@ -214,7 +216,7 @@ class Events:
             elif query.get("settings"):
                 job = self.desk.shared(query["settings"])
             else:
-                return [gr.update(), *self._faults(None), *self._unchanged_form()]
+                return [gr.update(), *self._faults(None), *self.form.receive(query)]
         except Exception as error:
             shown = job_html(query.get("job", ""))
             return [shown, *self._faults(self._typed(error)), *self._unchanged_form()]

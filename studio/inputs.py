@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from studio.contract import EngineSpec, FileRef
+from studio.contract import EngineSpec, FileRef, Params
 from studio.errors import InvalidInput
 from studio.services import Services
 from studio.uploads import sniff
@@ -62,6 +62,29 @@ def accepted(info: FieldInfo) -> str:
     return str(extra.get("accept", "")) if isinstance(extra, dict) else ""
 
 
+def field_for(spec: EngineSpec, name: str, media_type: str) -> str | None:
+    """The first parameter of the method that takes such a file, None if it takes none."""
+    for field, info in spec.params.model_fields.items():
+        kinds = accepted(info)
+        if takes_files(info) and kinds and _suits(kinds, name, media_type):
+            return field
+    return None
+
+
+def check_files(services: Services, params: Params, owner: str) -> None:
+    """Every file the parameters name may be read by the owner. Raises InvalidInput at the field."""
+    for field, info in type(params).model_fields.items():
+        given = getattr(params, field)
+        if not takes_files(info) or given is None:
+            continue
+        for ref in given if isinstance(given, tuple) else (given,):
+            if not services.artifacts.may_read(ref.sha256, owner):
+                called = ref.name or "This file"
+                raise InvalidInput(
+                    f"{called} is not here any more, or it is not yours.", "Choose it again.", field=field
+                )
+
+
 def _kept(services: Services, given: Any, owner: str, field: str, accept: str) -> Iterator[dict[str, str]]:
     """References as they are; a path as the reference of the kept file; a folder as those of what lies in it."""
     if not isinstance(given, str):
@@ -87,10 +110,14 @@ def _inside(folder: Path, accept: str) -> Iterator[Path]:
 
 
 def _looks_right(path: Path, accept: str) -> bool:
+    return not accept.strip() or _suits(accept, path.name, mimetypes.guess_type(path.name)[0] or "")
+
+
+def _suits(accept: str, name: str, media_type: str) -> bool:
+    """Whether a browser that offers `accept` would offer a file of this name and type."""
     kinds = [kind.strip().lower() for kind in accept.split(",") if kind.strip()]
-    guessed = mimetypes.guess_type(path.name)[0] or ""
-    return not kinds or any(
-        path.name.lower().endswith(kind) if kind.startswith(".") else guessed.startswith(kind.removesuffix("*"))
+    return any(
+        name.lower().endswith(kind) if kind.startswith(".") else media_type.startswith(kind.removesuffix("*"))
         for kind in kinds
     )
 

@@ -20,7 +20,7 @@ from studio.errors import AtelierError, NotFound
 from studio.exhibits import cover, exhibits, numbers_under, poster_of, seed_of, seeds_of
 from studio.rows import FINAL, Job
 from studio.services import Services
-from studio.views import Links, job_view, metric_rows, shown_bytes, shown_seconds, shown_value, spec_of
+from studio.views import Links, job_view, metric_rows, senders, shown_bytes, shown_seconds, shown_value, spec_of
 
 TEMPLATES = Path(__file__).parent / "templates"
 REFRESH_S = 3  # of the result page of an unfinished job, where scripts are off
@@ -94,6 +94,9 @@ class Pages:
             "shown": exhibits(view["outputs"]),
             "numbers": numbers_under(rows, view["outputs"]),
             "fields": parameter_rows(job, spec),
+            "senders": {}
+            if links.token
+            else {item["name"]: senders(self.services, item) for item in view["outputs"]},
             "shares": [share.token for share in shares],
             "guest": bool(links.token),
             "token": links.token,

@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from studio import devices
 from studio.contract import DeviceFacts, EngineSpec, Estimate, Params
 from studio.errors import InvalidInput, StoreUnavailable
+from studio.inputs import check_files
 from studio.jobs import Job
 from studio.measure import gib
 from studio.services import Services
@@ -43,6 +44,7 @@ def submit(
     """
     spec = services.catalog.spec(engine)
     params = parse(spec, values)
+    check_files(services, params, owner)
     spec.estimate(params, device_facts(services, engine))
     check_disk(services)
     job = services.jobs.submit(

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from studio.contract import EngineSpec, Metric
 from studio.errors import NotFound
 from studio.exhibits import in_order
+from studio.inputs import field_for
 from studio.jobs import Job
 from studio.services import Services
 
@@ -104,6 +105,14 @@ def job_view(services: Services, job: Job, links: Links) -> dict[str, Any]:
         "version": f"{job.state}.{job.wish}.{job.attempts}.{job.priority}.{len(outputs)}",
         "links": {"self": links.state, "panel": links.panel},
     }
+
+
+def senders(services: Services, output: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(title, address) of every method that takes this result as its input; the address opens it with the result."""
+    specs = [services.catalog.spec(name) for name in services.catalog.names]
+    fields = [(spec, field_for(spec, output["name"], output["media_type"])) for spec in specs]
+    about = {"send": output["sha256"], "name": output["name"]}
+    return [(spec.title, f"/{spec.name}?{urlencode({**about, 'field': field})}") for spec, field in fields if field]
 
 
 def spec_of(services: Services, engine: str) -> EngineSpec | None:

@@ -150,7 +150,7 @@ class JobElement extends HTMLElement {
       return;
     }
     const address = new URL(location.href);
-    address.searchParams.delete("settings");
+    for (const done of ["settings", "send", "field", "name"]) address.searchParams.delete(done);
     address.searchParams.set("job", job);
     history.replaceState(history.state, "", address);  // so that a reload, or another tab, comes back to this job
     this.view = new JobView(this.shadowRoot, (next) => this.setAttribute("job", next));

@@ -70,6 +70,16 @@ def test_what_does_not_fit_the_device_is_refused_with_the_largest_that_does(shop
     assert submit(shop.services, "quick_engine", {"size": 10}, owner="anna").state == "queued"
 
 
+def test_a_file_must_be_the_owners(shop: Shop):
+    mine, theirs = (
+        shop.services.artifacts.put(who.encode(), media_type="image/png", owner=who) for who in ("anna", "bob")
+    )
+    for sha in (theirs, "0" * 64):
+        error = fault(shop, files=[{"sha256": mine}, {"sha256": sha, "name": "his.png"}])
+        assert (error.field, error.message) == ("files", "his.png is not here any more, or it is not yours.")
+    assert submit(shop.services, "quick_engine", {"files": [{"sha256": mine}]}, owner="anna").state == "queued"
+
+
 def test_facts_come_from_the_roomiest_living_worker(shop: Shop):
     def seen(worker: str, kind: str, total: int) -> None:
         facts = {"kind": kind, "name": worker, "memory_total": total, "memory_free": 1, "models": {"hits": 1}}

@@ -230,6 +230,14 @@ def test_the_owners_panel_offers_what_the_state_allows(site: Site):
     assert site.visitor().get(f"/api/jobs/{job['id']}/panel").status_code == 404
 
 
+def test_results_are_sent_to_methods_that_take_them_by_their_owner_only(site: Site):
+    ada = site.visitor()
+    job_id, kept = site.finished(ada)
+    to_quick = f'href="/quick_engine?send={kept["method.png"]}&amp;name=method.png&amp;field=files"'
+    assert to_quick in ada.get(f"/api/jobs/{job_id}/panel").text
+    assert "send=" not in site.visitor().get(f"/r/{site.share(ada, job_id)}", headers=PAGE).text
+
+
 def test_a_failed_job_says_why_and_what_to_do(site: Site):
     ada = site.visitor()
     job = site.submit(ada)
