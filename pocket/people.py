@@ -142,11 +142,12 @@ def caption(portrait: Portrait, seed: int | np.random.Generator | None = None, l
         said = replace(said, worn=tuple(thing for thing in said.worn if rng.random() < 0.6))
     order = [str(name) for name in rng.permutation(list(hushed))] if seed is not None else list(hushed)
     for name in (*unsaid, *(name for name in order if name not in unsaid)):
-        if name not in unsaid and _words(said) <= longest:
+        if name not in unsaid and words_of(said) <= longest:
             break
         said = replace(said, **{name: None})
     return write(said)
 
 
-def _words(spec: PersonSpec) -> int:
+def words_of(spec: PersonSpec) -> int:
+    """Words and commas of its caption."""
     return len(write(spec).replace(",", " ,").split())

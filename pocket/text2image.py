@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +22,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
 from engines.shared.training import Recipe, load_average, train
 from engines.text2image.train import BETAS, TIMESTEPS, Denoising, DiffusionStudent, hidden
-from pocket import tokenizer, toypool, toyvae
+from pocket import peoplepool, tokenizer, toypool, toyvae
 from pocket.toypool import LAYOUT, Pool
-from pocket.wording import vocabulary, write
+from pocket.wording import PersonSpec, vocabulary, write
 
 TEXT_WIDTH = 128
 LENGTH = 24  # tokens of a prompt, begin and end included
@@ -32,6 +32,9 @@ VOCABULARY = 160  # rows of the embedding; words may be added without training a
 DROP = 0.1  # captions replaced by the empty one, for classifier-free guidance
 WORLD_SEED = 100_000_000  # first seed of the training pictures; tests and reports use small seeds
 SHARDS, SHARD = 16, 2000  # pictures
+PEOPLE_SEED = 200_000_000  # first identity of the training pictures of people
+PEOPLE_SHARDS, PEOPLE_SHARD = 6, 250  # identities
+PEOPLE = 0.25  # share of every batch
 WIDTHS = {"text2image": (48, 80, 112), "text2image_b": (40, 64, 96)}
 RECIPE = Recipe(steps=5200, batch=32, ranks=1, cooldown=2600, muon_rate=0.01, adam_rate=1.5e-3, ema=0.998)
 
@@ -92,20 +95,34 @@ class CaptionedLatents:
 
     shards: list[Path]
     latents: list[Path]
+    people: list[Path] = field(default_factory=list)  # shards of `peoplepool`
+    people_latents: list[Path] = field(default_factory=list)
     pool: Pool | None = None
     encoded: Tensor | None = None  # float16 [N, 4, 16, 16]
+    persons: tuple[Tensor, Tensor, tuple[PersonSpec, ...]] | None = None  # latents, layouts, truths
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Latents [count, 4, 16, 16], token ids [count, LENGTH], layouts [count, LAYOUT, 8, 8]."""
         if self.pool is None or self.encoded is None:
             self.pool = toypool.load(self.shards)
             self.encoded = torch.cat([load_file(path)["latents"] for path in self.latents])
+            if self.people:
+                encoded = torch.cat([load_file(path)["latents"] for path in self.people_latents])
+                self.persons = (encoded, *peoplepool.load(self.people))
         rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
-        chosen = rng.integers(len(self.pool), size=count)
+        some = round(count * PEOPLE) if self.persons is not None else 0
+        chosen = rng.integers(len(self.pool), size=count - some)
         spoken = [write(toypool.speak(self.pool.truths[index], rng)) for index in chosen]
-        tokens = encode_captions(["" if rng.random() < DROP else caption for caption in spoken])
         which = torch.from_numpy(chosen)
-        return self.encoded[which].float(), tokens, self.pool.layouts[which].float() / self.pool.spread
+        latents, layouts = self.encoded[which], self.pool.layouts[which]
+        if self.persons is not None:
+            encoded, places, truths = self.persons
+            whom = rng.integers(len(truths), size=some)
+            spoken += [write(peoplepool.speak(truths[index], rng)) for index in whom]
+            latents = torch.cat([latents, encoded[torch.from_numpy(whom)]])
+            layouts = torch.cat([layouts, places[torch.from_numpy(whom)]])
+        tokens = encode_captions(["" if rng.random() < DROP else caption for caption in spoken])
+        return latents.float(), tokens, layouts.float() / self.pool.spread
 
 
 _WORDS: PreTrainedTokenizerFast | None = None
@@ -175,16 +192,18 @@ def train_everything(name: str, work: Path, out: Path, resume: bool, log: Callab
     """
     recipe = RECIPE if name == "text2image" else replace(RECIPE, seed=RECIPE.seed + 1)
     shards = _pool(work.parent / "toys", resume, log)
-    autoencoder = _autoencoder(work.parent / "toyvae", shards, resume, log)
+    people = _people(work.parent / "people", resume, log)
+    autoencoder = _autoencoder(work.parent / "toyvae", shards, people, resume, log)
     latents = [work.parent / "toylatents" / path.name for path in shards]
-    for shard, path in zip(shards, latents, strict=True):
+    people_latents = [work.parent / "peoplelatents" / path.name for path in people]
+    for shard, path in zip([*shards, *people], [*latents, *people_latents], strict=True):
         if not (resume and path.exists()):
             encode(shard, path, autoencoder)
     student = build_student(WIDTHS[name], recipe.seed)
     log(f"{name}: {recipe.steps} steps of {recipe.batch}; progress in {work / 'log.txt'}")
     train(
         student,
-        Denoising(CaptionedLatents(shards, latents)),
+        Denoising(CaptionedLatents(shards, latents, people, people_latents)),
         recipe,
         work,
         hidden,
@@ -204,13 +223,24 @@ def _pool(folder: Path, resume: bool, log: Callable[[str], None]) -> list[Path]:
     return shards
 
 
-def _autoencoder(folder: Path, shards: list[Path], resume: bool, log: Callable[[str], None]) -> AutoencoderKL:
+def _people(folder: Path, resume: bool, log: Callable[[str], None]) -> list[Path]:
+    shards = [folder / f"{index}.safetensors" for index in range(PEOPLE_SHARDS)]
+    for index, path in enumerate(shards):
+        if not (resume and path.exists()):
+            log(f"rendering people, part {index + 1} of {PEOPLE_SHARDS}")
+            peoplepool.fill(path, PEOPLE_SEED + index * 1_000_000, PEOPLE_SHARD)
+    return shards
+
+
+def _autoencoder(
+    folder: Path, shards: list[Path], people: list[Path], resume: bool, log: Callable[[str], None]
+) -> AutoencoderKL:
     if resume and (folder / "polished" / "config.json").exists():
         return AutoencoderKL.from_pretrained(folder / "polished").eval()
     if resume and (folder / "vae" / "config.json").exists():
         made = AutoencoderKL.from_pretrained(folder / "vae")
     else:
         made = toyvae.make(folder, shards[:3], resume, log)
-    toyvae.polish(made, folder / "polish", shards, resume, log)
+    toyvae.polish(made, folder / "polish", [*people, *shards], resume, log)
     made.save_pretrained(folder / "polished")
     return made.eval()

@@ -88,6 +88,11 @@ def load(paths: Iterable[Path]) -> Pool:
     return Pool(pictures, layouts, tuple(ToySpec(**item) for item in truths))
 
 
+def pictures(paths: Iterable[Path]) -> Tensor:  # uint8 [N, 3, SIDE, SIDE]
+    """The pictures alone, of whatever is shown on them."""
+    return torch.cat([load_file(path)["pictures"] for path in paths])
+
+
 def to_tensor(pictures: Tensor) -> Tensor:  # uint8 -> float32 in [-1, 1]
     """Pictures as an autoencoder takes them."""
     return pictures.float().div_(127.5).sub_(1)

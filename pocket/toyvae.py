@@ -62,7 +62,7 @@ class Reconstructing:
     def __call__(self, student: nn.Module, count: int, generator: torch.Generator) -> dict[str, Tensor]:
         """The loss of `count` crops, or of a quarter as many whole pictures."""
         if self.pictures is None:
-            self.pictures = toypool.load(self.shards).pictures
+            self.pictures = toypool.pictures(self.shards)
         whole = torch.rand((), generator=generator) < WHOLE
         count, side = (count // 4, SIDE) if whole else (count, CROP)
         chosen = torch.randint(len(self.pictures), (count,), generator=generator)
@@ -107,7 +107,7 @@ def make(folder: Path, shards: list[Path], resume: bool, log: Callable[[str], No
     vae = build()
     train(vae, Reconstructing(shards[:-1]), RECIPE, folder, hidden, resume and (folder / "state.pt").exists())
     load_average(folder, vae)
-    held = toypool.load(shards[-1:]).pictures
+    held = toypool.pictures(shards[-1:])
     calibrate(vae.eval(), held)
     log(f"autoencoder: {psnr(vae, held[:512]).mean():.2f} dB on pictures it has not seen")
     vae.save_pretrained(folder / "vae")
@@ -119,7 +119,7 @@ def polish(vae: AutoencoderKL, folder: Path, shards: list[Path], resume: bool, l
     vae.encoder.requires_grad_(False)
     train(vae, Polishing(shards[:-1]), POLISH, folder, hidden_of_decoder, resume and (folder / "state.pt").exists())
     load_average(folder, vae)
-    log(f"autoencoder, polished: {psnr(vae.eval(), toypool.load(shards[-1:]).pictures[:512]).mean():.2f} dB")
+    log(f"autoencoder, polished: {psnr(vae.eval(), toypool.pictures(shards[-1:])[:512]).mean():.2f} dB")
 
 
 @torch.no_grad()
