@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,4 @@ def speak(truth: PersonSpec, rng: np.random.Generator) -> PersonSpec:
         truth.view if said["view"] else None,
         truth.plain if said["plain"] else None,
     )
-    return (
-        spec if people.words_of(spec) <= people.LONGEST else PersonSpec(None, spec.hair, worn, spec.view, spec.plain)
-    )
+    return spec if people.words_of(spec) <= people.LONGEST else replace(spec, shirt=None)
