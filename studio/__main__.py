@@ -58,6 +58,10 @@ def _store_command(settings: Settings, options: argparse.Namespace) -> int:
             return commands.models(settings, options, ROOT)
         case "worker":
             return commands.worker(settings, options)
+        case "backup":
+            return commands.backup(settings, options)
+        case "restore":
+            return commands.restore(settings, options)
         case "settings":
             return commands.show_settings(settings)
         case _:
@@ -179,6 +183,11 @@ def _parser() -> argparse.ArgumentParser:
     worker.add_argument("--all", action="store_true", help="supervise one worker per device, without a page")
     worker.add_argument("--id", help=argparse.SUPPRESS)
     worker.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
+    for name, text in (
+        ("backup", "write everything that cannot be made again to one new file, also while a server runs"),
+        ("restore", "bring a backup into a home folder without a store"),
+    ):
+        parsers.add_parser(name, help=text).add_argument("file", type=Path, metavar="FILE")
     parsers.add_parser("settings", help="print every setting")
     parsers.add_parser("sweep", help="delete what is older than the retention time")
     return parser

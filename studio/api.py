@@ -137,6 +137,7 @@ async def _stream(services: Services, request: Request, job_id: str, owner: str,
 def _changes(router: APIRouter, services: Services) -> None:
     for action, summary in (
         ("cancel", "Stop a job: at once if it waits, else at its next step"),
+        ("stop", "Stop a running job at its next step and keep the best result so far"),
         ("pause", "Hold a job: at once if it waits, else at its next step"),
         ("resume", "Let a paused job go on"),
         ("retry", "Put a failed or cancelled job back into the queue"),

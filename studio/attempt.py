@@ -20,7 +20,7 @@ from studio.models import ModelCache
 from studio.provenance import MANIFEST_FORMAT, provenance
 from studio.pulse import Pulse
 from studio.requests import parse
-from studio.run_context import JobContext
+from studio.run_context import JobContext, Kept
 from studio.services import Services
 
 log = logging.getLogger(__name__)
@@ -38,15 +38,16 @@ class Bench:
     threads: int = 1
 
 
-def already_whole(job: Job, services: Services) -> bool:
-    """Whether an earlier attempt wrote the manifest, and so everything before it, but could not say so."""
+def whole(job: Job, services: Services) -> dict[str, Any] | None:
+    """The manifest, if an earlier attempt wrote it, and so everything before it, but could not say so."""
     manifest = services.artifacts.manifest(job.id)
     if manifest is None:
-        return False
+        return None
     try:
-        return all(services.artifacts.path(file["sha256"]).exists() for file in manifest["files"])
+        found = all(services.artifacts.path(file["sha256"]).exists() for file in manifest["files"])
     except NotFound:
-        return False
+        return None
+    return manifest if found else None
 
 
 def plan_for(job: Job, services: Services, bench: Bench) -> tuple[Any, Estimate]:
@@ -67,7 +68,11 @@ def attempt(job: Job, services: Services, bench: Bench, params: Any, estimate: E
     services.jobs.set_plan(job.id, bench.worker, plan)
     context = JobContext(job, services, bench.cache, bench.pulse, worker=bench.worker, device=bench.device, plan=plan)
     memory, begun = devices.PeakMemory(bench.device), time.monotonic()
-    run(context, params)
+    try:
+        run(context, params)
+    except Kept:
+        if not context.keep():
+            raise
     seconds = time.monotonic() - begun
     context.flush()
     bench.cache.remember(job.model_key, context.borrowed.keys)
@@ -76,8 +81,9 @@ def attempt(job: Job, services: Services, bench: Bench, params: Any, estimate: E
     services.artifacts.write_manifest(
         job.id, _manifest(job, services, bench, context, plan=plan, seconds=seconds, peak=memory.bytes())
     )
-    services.jobs.succeed(job.id, bench.worker)
-    if context.resumed_from is None:
+    kept = context.stopped_at is not None
+    services.jobs.succeed(job.id, bench.worker, kept=kept)
+    if context.resumed_from is None and not kept:
         computing = seconds - context.borrowed.loading_s
         services.jobs.record_timing(job.engine, devices.device_kind(bench.device), estimate.work, computing)
 
@@ -134,6 +140,7 @@ def _manifest(
         "plan": plan,
         "attempt": job.attempts,
         "resumed_from_step": context.resumed_from,
+        "stopped_at": context.stopped_at,
         "created": job.created,
         "started": job.started,
         "ended": services.clock(),

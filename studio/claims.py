@@ -16,7 +16,7 @@ from studio.clocks import JumpWatch
 from studio.db import Database
 from studio.errors import Conflict
 from studio.placement import next_job
-from studio.rows import WORKER_KINDS, Job, Wish, append, find, load_job, move
+from studio.rows import STOPS, WORKER_KINDS, Job, Wish, append, find, load_job, move
 from studio.settings import Settings
 
 # Ageing: a job gains one step of priority for each 600 s it waits, so that no stream of urgent jobs starves it. As
@@ -118,10 +118,15 @@ class Claims:
             connection.execute("UPDATE job SET plan = ? WHERE id = ?", (plan, job_id))
             append(connection, job_id, self._clock(), "plan", {"plan": plan})
 
-    def succeed(self, job_id: str, worker: str) -> Job:
-        """The held job is done; wins over a cancel or pause that came too late. Raises Conflict if lost."""
+    def succeed(self, job_id: str, worker: str, *, kept: bool = False) -> Job:
+        """The held job is done; wins over a cancel or pause that came too late. Raises Conflict if lost.
+
+        `kept`: it was stopped, and what it had is its result.
+        """
         with self._db.transaction(lasting=False) as connection:
-            return move(connection, _held(connection, job_id, worker), "succeeded", self._clock(), "succeeded")
+            held = _held(connection, job_id, worker)
+            told = {"kept": True} if kept else None
+            return move(connection, held, "succeeded", self._clock(), "succeeded", told, keep=int(kept))
 
     def fail(self, job_id: str, worker: str, error: Mapping[str, Any]) -> Job:
         """The held job ended with `error` (AtelierError.as_dict()). Raises Conflict if lost."""
@@ -132,7 +137,7 @@ class Claims:
     def finish_cancelled(self, job_id: str, worker: str) -> Job:
         """The held job stopped as its owner wished. Raises Conflict if lost or if nobody wished it."""
         with self._db.transaction(lasting=False) as connection:
-            held = _wished(_held(connection, job_id, worker), "cancel")
+            held = _wished(_held(connection, job_id, worker), *STOPS)
             return move(connection, held, "cancelled", self._clock(), "cancelled")
 
     def finish_paused(self, job_id: str, worker: str) -> Job:
@@ -142,7 +147,7 @@ class Claims:
         """
         with self._db.transaction(lasting=False) as connection:
             held = _held(connection, job_id, worker)
-            if held.wish == "cancel":
+            if held.wish in STOPS:
                 return move(connection, held, "cancelled", self._clock(), "cancelled")
             _wished(held, "pause")
             return move(connection, held, "paused", self._clock(), "paused", attempts=held.attempts - 1)
@@ -172,7 +177,7 @@ class Claims:
             return [self._take_back(connection, job, now) for job in lost]
 
     def cancelling(self) -> list[Job]:
-        """Running jobs that their owners want stopped."""
+        """Running jobs that their owners want stopped, with or without what they have."""
         with self._db.read() as connection:
             return _running(connection, "wish = ?", "cancel")
 
@@ -192,7 +197,7 @@ class Claims:
     def _end_attempt(self, connection: sqlite3.Connection, job: Job, now: float, why: str, attempts: int) -> Job:
         """Stop running without a result: as the owner wished, else back into the queue at the old place."""
         told = {"reason": why, "attempt": job.attempts, "worker": job.worker}
-        if job.wish == "cancel":
+        if job.wish in STOPS:
             return move(connection, job, "cancelled", now, "cancelled", told)
         if job.wish == "pause":
             return move(connection, job, "paused", now, "paused", told, attempts=max(0, job.attempts - 1))
@@ -214,7 +219,7 @@ def _held(connection: sqlite3.Connection, job_id: str, worker: str) -> Job:
     return job
 
 
-def _wished(job: Job, wish: Wish) -> Job:
-    if job.wish != wish:
-        raise Conflict(f"Nobody asked to {wish} job {job.id} (any more).", "Go on with it.")
+def _wished(job: Job, *wishes: Wish) -> Job:
+    if job.wish not in wishes:
+        raise Conflict(f"Nobody asked to {' or '.join(sorted(wishes))} job {job.id} (any more).", "Go on with it.")
     return job

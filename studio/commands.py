@@ -1,4 +1,4 @@
-"""The commands that look after a store: submit, jobs, models, worker, settings, sweep; each returns an exit code.
+"""The commands that look after a store: submit, jobs, models, worker, backup, ...; each returns an exit code.
 
 They work beside a running server, on the same store, as a trusted owner. Knows no flags; `__main__` reads them.
 """
@@ -15,6 +15,8 @@ from typing import Any
 
 from studio import logs
 from studio import settings as all_settings
+from studio.backup import back_up
+from studio.backup import restore as bring_back
 from studio.errors import AtelierError, NotFound, WeightsMissing
 from studio.executors.local import LocalExecutor
 from studio.inputs import with_files
@@ -26,7 +28,7 @@ from studio.settings import Settings
 
 OWNER = "command-line"
 PICKLED = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.onnx", "*.msgpack"]
-ACTIONS = ("cancel", "pause", "resume", "retry")
+ACTIONS = ("cancel", "stop", "pause", "resume", "retry")
 
 
 def submit_job(settings: Settings, engine: str, values: list[dict[str, Any]], options: Namespace) -> int:
@@ -112,6 +114,20 @@ def sweep(settings: Settings) -> int:
     services = open_services(settings)
     counts: Any = services.artifacts.sweep(services.clock(), settings.retention_days)
     print(counts)
+    return 0
+
+
+def backup(settings: Settings, options: Namespace) -> int:
+    """Everything that cannot be made again, in one file; a server may go on meanwhile."""
+    amount = back_up(settings, options.file)
+    print(f"{options.file}: {amount.jobs} jobs, {amount.files} files, {gib(amount.bytes)}.")
+    return 0
+
+
+def restore(settings: Settings, options: Namespace) -> int:
+    """A backup becomes the store of this home folder."""
+    amount = bring_back(settings, options.file)
+    print(f"{settings.home}: {amount.files} files, {gib(amount.bytes)}. Start Atelier as usual.")
     return 0
 
 

@@ -87,6 +87,14 @@ class Context(Protocol):
         """Raise `Cancelled` or `Paused` if the owner asked for it. Call it at every step."""
         ...
 
+    def enough(self) -> bool:
+        """Whether the owner wants what there is, now: then leave the loop and save it as if it were finished.
+
+        For engines whose unfinished result is worth something. Once it was called, `check` no longer raises for this
+        wish; without it a job that is stopped keeps what it saved, or else its newest preview.
+        """
+        ...
+
     def generator(self, seed: int) -> Any:
         """A torch.Generator on the CPU, so that a seed means the same noise on every device."""
         ...

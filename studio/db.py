@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from studio.errors import StoreUnavailable
@@ -47,6 +47,14 @@ def translated() -> Iterator[None]:
         if known is None:
             raise
         raise StoreUnavailable(*known) from error
+
+
+def copy_store(source: Path, target: Path) -> None:
+    """Write the store at `source` as it is at one moment to a new file, whatever its version and whoever writes."""
+    with translated():
+        with closing(sqlite3.connect(f"{source.resolve().as_uri()}?mode=rw", uri=True)) as original:
+            with closing(sqlite3.connect(target)) as copy:
+                original.backup(copy)
 
 
 class Database:

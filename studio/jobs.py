@@ -20,6 +20,7 @@ from studio.fleet import Fleet, WorkerRow
 from studio.rows import (
     FINAL,
     LEGAL,
+    STOPS,
     Event,
     Job,
     State,
@@ -120,14 +121,30 @@ class Jobs(Claims, Fleet):
                 return self._set_wish(connection, job, "cancel")
             return move(connection, job, "cancelled", self._clock(), "cancelled")
 
+    def stop(self, job_id: str, owner: str | None = None) -> Job:
+        """End a running job at its next step with the best result it has by then. NotFound; Conflict if not running.
+
+        It succeeds with what there is, and is cancelled if there is nothing.
+        """
+        with self._db.transaction() as connection:
+            job = find(connection, job_id, owner)
+            if job.state != "running":
+                raise Conflict(
+                    f"Job {job.id} is not running, so there is nothing to keep yet.",
+                    "" if job.state in FINAL else "Cancel it, or wait until it has begun.",
+                )
+            if job.wish == "cancel":
+                raise Conflict(f"Job {job.id} is being cancelled.", "Wait until it has stopped.")
+            return self._set_wish(connection, job, "keep")
+
     def pause(self, job_id: str, owner: str | None = None) -> Job:
         """Hold the job: at once if it waits, else at its next step. NotFound; Conflict if ended or paused."""
         with self._db.transaction() as connection:
             job = find(connection, job_id, owner)
             if job.state != "running":
                 return move(connection, job, "paused", self._clock(), "paused")
-            if job.wish == "cancel":
-                raise Conflict(f"Job {job.id} is being cancelled and cannot be paused.", "Wait until it has stopped.")
+            if job.wish in STOPS:
+                raise Conflict(f"Job {job.id} is being stopped and cannot be paused.", "Wait until it has stopped.")
             return self._set_wish(connection, job, "pause")
 
     def resume(self, job_id: str, owner: str | None = None) -> Job:
@@ -236,8 +253,8 @@ class Jobs(Claims, Fleet):
             return job
         now = self._clock()
         connection.execute(
-            "UPDATE job SET wish = ?, wish_time = ? WHERE id = ? AND state = 'running'",
-            (wish, now if wish else None, job.id),
+            "UPDATE job SET wish = ?, keep = ?, wish_time = ? WHERE id = ? AND state = 'running'",
+            ("cancel" if wish == "keep" else wish, wish == "keep", now if wish else None, job.id),
         )
         append(connection, job.id, now, "wish", {"wish": wish})
         return find(connection, job.id)

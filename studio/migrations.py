@@ -223,8 +223,14 @@ _DOOR = (
     """,
 )
 
+_STOP_AND_KEEP = (
+    # With wish 'cancel': stop, and keep what there is. With state 'succeeded': that is how the job ended.
+    "ALTER TABLE job ADD COLUMN keep INTEGER NOT NULL DEFAULT 0",
+)
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _JOBS,  # 0001
     _AGEING_AND_RESULTS,  # 0002
     _DOOR,  # 0003
+    _STOP_AND_KEEP,  # 0004
 )

@@ -69,6 +69,16 @@ class Progress:
         return self._latest if self._dirty else None
 
     @property
+    def reached(self) -> dict[str, int]:
+        """Step and total of the newest report; zeros before the first."""
+        return {name: self._latest[name] if self._latest else 0 for name in ("step", "total")}
+
+    @property
+    def shown(self) -> int | None:
+        """The number of the newest preview, if there is one."""
+        return self._preview or None
+
+    @property
     def eta(self) -> float | None:
         """Seconds to go by the newest report, or None while nobody can say."""
         return None if self._latest is None else self._latest["eta"]

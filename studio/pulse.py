@@ -20,8 +20,8 @@ class Pulse:
     """Beats every `heartbeat` seconds of `clock` and looks for a wish every `look` seconds while a job is attached.
 
     `clock` is one that nobody can set. `publish` writes the worker's own row. `lost` tells that the lease has gone to
-    somebody else, `wish` what the owner asks for ("", "cancel", "pause"), `heard` the last wish even if it was taken
-    back, and `stopping` that this worker itself was asked to end, by `stop_by` at the latest.
+    somebody else, `wish` what the owner asks for, `heard` the last wish even if it was taken back, and `stopping`
+    that this worker was asked to end, by `stop_by` at the latest.
     """
 
     def __init__(

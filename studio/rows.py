@@ -16,7 +16,7 @@ from studio.canonical import dumps
 from studio.errors import Conflict, NotFound
 
 State = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
-Wish = Literal["", "cancel", "pause"]
+Wish = Literal["", "cancel", "keep", "pause"]
 
 LEGAL: Mapping[State, frozenset[State]] = {
     "queued": frozenset({"running", "paused", "cancelled"}),
@@ -26,6 +26,8 @@ LEGAL: Mapping[State, frozenset[State]] = {
     "failed": frozenset({"queued"}),
     "cancelled": frozenset({"queued"}),
 }
+# Wishes that end a running job; "keep" with what it has by then.
+STOPS: frozenset[Wish] = frozenset({"cancel", "keep"})
 FINAL: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})
 
 _STATE_WORDS: Mapping[State, str] = {
@@ -70,6 +72,7 @@ class Job:
     plan: str | None  # memory plan of the newest attempt
     device: str | None = None  # where the newest attempt ran
     wish_time: float | None = None
+    kept: bool = False  # it succeeded with what it had when its owner stopped it
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,10 @@ class Event:
 def load_job(row: sqlite3.Row) -> Job:
     """A row as a Job. What an older version did not write has its default."""
     progress = json.loads(row["progress"]) if row["progress"] else None
+    keep = bool(row["keep"])
     return Job(
+        wish="keep" if keep and row["wish"] == "cancel" else row["wish"],
+        kept=keep and row["state"] == "succeeded",
         params=json.loads(row["params"]),
         error=json.loads(row["error"]) if row["error"] else None,
         progress=None if progress is None else {**_NO_PROGRESS, **progress},
@@ -94,7 +100,8 @@ def load_job(row: sqlite3.Row) -> Job:
     )
 
 
-_PLAIN_COLUMNS = [name for name in Job.__dataclass_fields__ if name not in {"params", "error", "progress"}]
+_MADE = {"wish", "kept", "params", "error", "progress"}
+_PLAIN_COLUMNS = [name for name in Job.__dataclass_fields__ if name not in _MADE]
 
 
 def find(connection: sqlite3.Connection, job_id: str, owner: str | None = None) -> Job:
@@ -137,7 +144,8 @@ def move(
     """
     if to not in LEGAL[job.state]:
         raise refusal(job, to)
-    columns = {"worker": None, "lease_until": None, "wish": "", "wish_time": None, **columns, "state": to}
+    unheld = {"worker": None, "lease_until": None, "wish": "", "wish_time": None, "keep": 0}
+    columns = {**unheld, **columns, "state": to}
     columns["ended"] = now if to in FINAL else None
     assignments = ", ".join(f"{name} = ?" for name in columns)
     changed = connection.execute(

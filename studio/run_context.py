@@ -11,9 +11,11 @@ import io
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from PIL import Image
 
 from studio import bundle, encoders
 from studio.artifacts import write_metrics, write_output
@@ -33,12 +35,19 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PREVIEW_SIDE = 512  # pixels
+UNFINISHED = "unfinished.png"  # the newest preview, where nothing better was there when the job was stopped
 
 
 class LeaseLost(Cancelled):
     """The job has become another worker's; this attempt ends and writes nothing more."""
 
     code: ClassVar[str] = "lease_lost"
+
+
+class Kept(Cancelled):
+    """The owner stopped the job and wants what there is."""
+
+    code: ClassVar[str] = "kept"
 
 
 class Stopping(Cancelled):
@@ -92,6 +101,8 @@ class JobContext:
         self._jobs, self._artifacts, self._steady = services.jobs, services.artifacts, steady
         self._begun = steady()
         self._checkpointed = False
+        self.stopped_at: dict[str, int] | None = None  # step and total at which the owner had enough
+        self._asks = False  # the engine asks by itself whether it is enough
         self._unkept = False  # something was computed that no checkpoint has
         self._models_before = _models_of(services, job.id)
         self._saved = {output.name for output in self._artifacts.outputs(job.id)}
@@ -134,10 +145,27 @@ class JobContext:
             raise LeaseLost("The job has been given to another worker.")
         if self._pulse.wish == "cancel":
             raise Cancelled("The job was cancelled.")
+        if self._pulse.wish == "keep" and not self._asks:
+            raise Kept("The job was stopped; what there is is kept.")
         if self._pulse.wish == "pause":
             raise Paused("The job was paused.")
         if self._pulse.stopping.is_set() and not self._worth_going_on():
             raise Stopping("The worker is stopping.", "The job goes on when a worker is back.")
+
+    def enough(self) -> bool:
+        """Whether to leave off and save what there is."""
+        self._asks = True
+        if self._pulse.wish == "keep" and self.stopped_at is None:
+            self.stopped_at = self._progress.reached
+        return self.stopped_at is not None
+
+    def keep(self) -> bool:
+        """The engine was stopped by `Kept`: keep what it saved, or else its newest preview; whether there is any."""
+        self.stopped_at = self._progress.reached
+        if not self._saved and (seq := self._progress.shown) is not None:
+            with suppress(NotFound), Image.open(self._artifacts.preview_path(self._job.id, seq)) as preview:
+                self.save(UNFINISHED, "image", preview, role="unfinished", title="Unfinished")
+        return bool(self._saved)
 
     def generator(self, seed: int) -> Any:
         """A torch.Generator on the CPU with this seed."""
@@ -164,6 +192,8 @@ class JobContext:
         """Encode, store and announce one result; its provenance is inside."""
         with self._owned():
             source = provenance(self._job.engine, self._job.params, self.model_rows, self.device)
+            if self.stopped_at is not None:  # these parameters alone would give another result
+                source["stopped_at"] = self.stopped_at
             data, media_type = encoders.encode(kind, value, name, source, attributes)
             sha = self._artifacts.put(data, media_type=media_type)
             payload = {"name": name, "kind": kind, "sha": sha, "models": self.model_rows}

@@ -88,6 +88,7 @@ def job_view(services: Services, job: Job, links: Links) -> dict[str, Any]:
         "state_word": WORDS.get(job.state, job.state),
         "open": job.state in OPEN,
         "wish": job.wish,
+        "kept": job.kept,
         "priority": job.priority,
         "attempts": job.attempts,
         "position": services.jobs.position(job.id) if job.state == "queued" else None,

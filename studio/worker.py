@@ -16,7 +16,7 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 from studio import devices, logs
-from studio.attempt import Bench, already_whole, attempt_within_memory, clear_up
+from studio.attempt import Bench, attempt_within_memory, clear_up, whole
 from studio.db import translated
 from studio.errors import (
     AtelierError,
@@ -32,6 +32,7 @@ from studio.measure import broke_device
 from studio.models import ModelCache
 from studio.pulse import Pulse
 from studio.requests import disk_short
+from studio.rows import STOPS
 from studio.run_context import LeaseLost, Stopping
 from studio.services import Services, open_services
 from studio.settings import Settings
@@ -62,8 +63,8 @@ def _ended(job: Job, services: Services, bench: Bench) -> Outcome:
     """The error boundary."""
     jobs = services.jobs
     try:
-        if already_whole(job, services):
-            jobs.succeed(job.id, bench.worker)
+        if (manifest := whole(job, services)) is not None:
+            jobs.succeed(job.id, bench.worker, kept=manifest.get("stopped_at") is not None)
         else:
             attempt_within_memory(job, services, bench)
     except LeaseLost:
@@ -90,7 +91,7 @@ def _ended(job: Job, services: Services, bench: Bench) -> Outcome:
 
 def _stopped(job: Job, services: Services, bench: Bench, error: AtelierError) -> Outcome:
     """The engine stopped as the owner wished; one that stops without a wish has failed."""
-    if bench.pulse.heard == "cancel":
+    if bench.pulse.heard in STOPS:
         outcome = _settled(services.jobs.finish_cancelled, job, bench)
         if outcome == "cancelled":
             services.artifacts.clear_previews(job.id)

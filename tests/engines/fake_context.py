@@ -84,6 +84,9 @@ class FakeContext:
         if self.checks == self.crash_at:
             raise Crash
 
+    def enough(self) -> bool:
+        return False
+
     def generator(self, seed: int) -> torch.Generator:
         return torch.Generator("cpu").manual_seed(seed)
 

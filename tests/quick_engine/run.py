@@ -74,6 +74,8 @@ def _steps(ctx: Context, params: QuickParams, weights: np.ndarray, number: int, 
         state = state + np.frombuffer(ctx.input(file.sha256)[-1:], np.uint8)
     total = params.steps * turns
     for step in range(first, params.steps):
+        if params.early and ctx.enough():
+            break
         ctx.check()
         if step == params.hold_at and params.barrier:
             _wait(ctx, Path(params.barrier), params.deaf)

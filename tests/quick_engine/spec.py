@@ -44,6 +44,7 @@ class QuickParams(Params):
     deaf: bool = Field(False, title="Deaf", description="Do not look at wishes while waiting.")
     keep: bool = Field(True, title="Keep", description="Write checkpoints.")
     keep_every: int = Field(1, ge=1, title="Keep every", description="Steps between two checkpoints.")
+    early: bool = Field(False, title="Early", description="Save what there is when the owner has enough.")
     trace: str = Field("", title="Trace", description="A file to which every computed step is added.")
     fault: Fault = Field("", title="Fault", description="What goes wrong at `fault_at`.")
     fault_at: int = Field(1, ge=0, title="Fault at", description="The step at which it goes wrong.")

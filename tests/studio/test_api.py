@@ -115,7 +115,7 @@ def test_somebody_elses_job_looks_like_none(site: Site):
     stranger = site.visitor()
     paths = ["", "/events", "/artifacts", "/manifest", "/previews/1", "/shares", "/panel"]
     answers = [stranger.get(f"/api/jobs/{job_id}{path}") for path in paths]
-    actions = ["cancel", "pause", "resume", "retry", "again", "shares"]
+    actions = ["cancel", "stop", "pause", "resume", "retry", "again", "shares"]
     answers += [stranger.post(f"/api/jobs/{job_id}/{action}") for action in actions]
     answers.append(stranger.post(f"/api/jobs/{job_id}/priority", json={"priority": 1}))
     assert {answer.status_code for answer in answers} == {404}

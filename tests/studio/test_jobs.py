@@ -48,6 +48,7 @@ def in_state(jobs: Jobs, state: str) -> Job:
 # What each of the queue's verbs makes of a job, as (target state, call).
 VERBS: dict[str, tuple[str, Callable[[Jobs, str], object]]] = {
     "cancel": ("cancelled", lambda jobs, i: jobs.cancel(i)),
+    "stop": ("running", lambda jobs, i: jobs.stop(i)),
     "pause": ("paused", lambda jobs, i: jobs.pause(i)),
     "resume": ("queued", lambda jobs, i: jobs.resume(i)),
     "retry": ("queued", lambda jobs, i: jobs.retry(i)),
@@ -56,6 +57,7 @@ VERBS: dict[str, tuple[str, Callable[[Jobs, str], object]]] = {
     "finish_cancelled": ("cancelled", lambda jobs, i: jobs.finish_cancelled(i, "w")),
     "finish_paused": ("paused", lambda jobs, i: jobs.finish_paused(i, "w")),
     "release": ("queued", lambda jobs, i: jobs.release(i, "w")),
+    "postpone": ("queued", lambda jobs, i: jobs.postpone(i, "w", ERROR)),
     "heartbeat": ("running", lambda jobs, i: jobs.heartbeat(i, "w")),
     "wish": ("running", lambda jobs, i: jobs.wish(i, "w")),
     "progress": ("running", lambda jobs, i: jobs.progress(i, "w", {"step": 1})),
@@ -72,10 +74,8 @@ ALLOWED = {
     ("paused", "set_priority"),
     ("failed", "retry"),
     ("cancelled", "retry"),
-    *(
-        ("running", verb)
-        for verb in ("cancel", "pause", "succeed", "fail", "release", "heartbeat", "wish", "progress", "event")
-    ),
+    *(("running", verb) for verb in ("cancel", "stop", "pause", "succeed", "fail", "release", "postpone")),
+    *(("running", verb) for verb in ("heartbeat", "wish", "progress", "event")),
     ("running", "set_plan"),
     ("running", "set_priority"),
 }
@@ -282,7 +282,7 @@ def test_release_counts_no_attempt(jobs: Jobs):
 
 
 @pytest.mark.parametrize("lose", ["expire", "reclaim", "release"])
-@pytest.mark.parametrize(("wish", "state"), [("cancel", "cancelled"), ("pause", "paused")])
+@pytest.mark.parametrize(("wish", "state"), [("cancel", "cancelled"), ("stop", "cancelled"), ("pause", "paused")])
 def test_a_wish_is_kept_when_the_worker_goes(jobs: Jobs, clock, lose: str, wish: str, state: str):
     job = jobs.submit("e", {}, owner="ann")
     claimed(jobs)
@@ -325,11 +325,38 @@ def test_cancel_wins_over_pause(jobs: Jobs):
     claimed(jobs)
     jobs.pause(job.id)
     assert jobs.cancel(job.id).wish == "cancel"
-    with pytest.raises(Conflict, match="being cancelled"):
+    with pytest.raises(Conflict, match="being stopped"):
         jobs.pause(job.id)
+    with pytest.raises(Conflict, match="being cancelled"):
+        jobs.stop(job.id)
     with pytest.raises(Conflict):
         jobs.resume(job.id)
     assert jobs.finish_paused(job.id, "w").state == "cancelled"
+
+
+def test_a_stopped_job_succeeds_with_what_it_has(jobs: Jobs, clock):
+    job = jobs.submit("e", {}, owner="ann")
+    claimed(jobs)
+    asked = jobs.stop(job.id)
+    assert (asked.state, asked.wish, asked.kept) == ("running", "keep", False)
+    assert jobs.heartbeat(job.id, "w") == jobs.wish(job.id, "w") == "keep"
+    assert [late.id for late in jobs.cancelling()] == [job.id], "one that does not stop is killed like any other"
+    done = jobs.succeed(job.id, "w", kept=True)
+    assert (done.state, done.wish, done.kept) == ("succeeded", "", True)
+    assert jobs.events(job.id)[-1].payload == {"kept": True}
+
+
+def test_a_stop_may_come_to_nothing(jobs: Jobs):
+    first, second, third = (jobs.submit("e", {}, owner="ann") for _ in range(3))
+    claimed(jobs)
+    jobs.stop(first.id)
+    assert not jobs.succeed(first.id, "w").kept, "it was done before it heard"
+    claimed(jobs)
+    jobs.stop(second.id)
+    assert jobs.finish_cancelled(second.id, "w").state == "cancelled"
+    claimed(jobs)
+    jobs.stop(third.id)
+    assert jobs.cancel(third.id).wish == "cancel", "one may think better of it"
 
 
 def test_pause_and_resume_of_a_running_job(jobs: Jobs, clock):
@@ -601,7 +628,7 @@ def test_processes_claim_every_job_once(db: Database, settings: Settings):
     assert set(everything) == made
 
 
-@pytest.mark.parametrize("end", ["succeed", "fail"])
+@pytest.mark.parametrize("end", ["succeed", "fail", "postpone", "crash"])
 def test_cancel_racing_with_the_end_has_one_outcome(db: Database, settings: Settings, clock, end: str):
     jobs = Jobs(db, clock=clock, settings=settings.replace(waiting_cap=1000, running_cap=1000))
     for _ in range(30):
@@ -617,7 +644,12 @@ def test_cancel_racing_with_the_end_has_one_outcome(db: Database, settings: Sett
             except Conflict:
                 outcomes.append("refused")
 
-        finish = {"succeed": lambda i=job.id: jobs.succeed(i, "w"), "fail": lambda i=job.id: jobs.fail(i, "w", ERROR)}
+        finish = {
+            "succeed": lambda i=job.id: jobs.succeed(i, "w"),
+            "fail": lambda i=job.id: jobs.fail(i, "w", ERROR),
+            "postpone": lambda i=job.id: jobs.postpone(i, "w", ERROR),
+            "crash": lambda: jobs.reclaim("w"),
+        }
         threads = [
             threading.Thread(target=race, args=(call,)) for call in (finish[end], lambda i=job.id: jobs.cancel(i))
         ]
@@ -626,7 +658,7 @@ def test_cancel_racing_with_the_end_has_one_outcome(db: Database, settings: Sett
         for thread in threads:
             thread.join()
         after = jobs.get(job.id)
-        assert after.state == {"succeed": "succeeded", "fail": "failed"}[end]
+        assert after.state == {"succeed": "succeeded", "fail": "failed"}.get(end, "cancelled")
         assert after.wish == ""
         assert outcomes.count("done") >= 1
 

@@ -18,6 +18,7 @@ from studio.db import Database
 from studio.errors import Conflict, LimitReached
 from studio.jobs import Jobs
 from studio.placement import LOOK_AHEAD, MAX_SKIPS
+from studio.rows import STOPS
 from studio.settings import Settings
 
 OWNERS, WORKERS, KEYS = ("ann", "bob", "cy"), ("w1", "w2"), ("m1", "m2", "m3")
@@ -75,7 +76,7 @@ class Model:
         return job_id
 
     def lose(self, job: Shadow) -> None:
-        if job.wish == "cancel":
+        if job.wish in STOPS:
             job.end("cancelled", "cancelled")
         elif job.wish == "pause":
             job.attempts -= 1
@@ -211,15 +212,15 @@ class QueueMachine(RuleBasedStateMachine):
     def finish(self, data: st.DataObject, end: str) -> None:
         job_id, job = self.pick(data, "running")
         worker = self.pick_worker(data, job)
-        wished = {"finish_cancelled": ("cancel",), "finish_paused": ("cancel", "pause")}
-        legal = job.worker == worker and job.wish in wished.get(end, ("", "cancel", "pause"))
+        wished = {"finish_cancelled": STOPS, "finish_paused": {*STOPS, "pause"}}
+        legal = job.worker == worker and job.wish in wished.get(end, {"", *STOPS, "pause"})
         arguments = ({"code": "x"},) if end == "fail" else ()
         if not self.agree(legal, getattr(self.jobs, end), job_id, worker, *arguments):
             return
         if end in ("succeed", "fail"):
             state = "succeeded" if end == "succeed" else "failed"
             job.end(state, state)
-        elif job.wish == "cancel":
+        elif job.wish in STOPS:
             job.end("cancelled", "cancelled")
         else:
             job.attempts -= 1
@@ -239,9 +240,17 @@ class QueueMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.model.jobs)
     @rule(data=st.data())
+    def stop(self, data: st.DataObject) -> None:
+        job_id, job = self.pick(data, "running")
+        if self.agree(job.state == "running" and job.wish != "cancel", self.jobs.stop, job_id):
+            job.events += ["wish"] if job.wish != "keep" else []
+            job.wish = "keep"
+
+    @precondition(lambda self: self.model.jobs)
+    @rule(data=st.data())
     def pause(self, data: st.DataObject) -> None:
         job_id, job = self.pick(data, "queued", "running")
-        legal = job.state == "queued" or (job.state == "running" and job.wish != "cancel")
+        legal = job.state == "queued" or (job.state == "running" and job.wish not in STOPS)
         if not self.agree(legal, self.jobs.pause, job_id):
             return
         if job.state == "running":

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from studio import logs
 from studio.encoders import read_provenance
 from studio.errors import StoreUnavailable
 from studio.worker import Outcome, run_job
+from tests.studio.results import add_output
 from tests.studio.shop import WORKER, Shop, open_shop
 from tests.waiting import until
 
@@ -128,6 +130,74 @@ def test_a_cancel_is_heard_at_the_next_step(shop: Shop):
     assert shop.services.jobs.get(job_id).state == "cancelled"
 
 
+def held_after(shop: Shop, step: int, **values: Any) -> tuple[str, threading.Thread, list[Outcome]]:
+    """A running job that has computed `step` steps and waits for the file "go" without looking at wishes."""
+    told = {"barrier": str(shop.folder / "go"), "hold_at": step, "deaf": True, "trace": str(shop.folder / "trace")}
+    job_id = shop.submit(**told, **values)
+    thread, outcomes = shop.begin(shop.claim())
+    until(lambda: len(shop.trace()) == step)
+    return job_id, thread, outcomes
+
+
+def test_stop_and_keep_keeps_what_was_saved(shop: Shop):
+    saved = shop.services.artifacts.put(b"the first picture", media_type="image/png")
+    told = {"barrier": str(shop.folder / "go"), "hold_at": 3, "deaf": True, "trace": str(shop.folder / "trace")}
+    job_id = shop.submit(steps=5, methods=("method", "plain"), **told)
+    add_output(shop.services.artifacts, job_id, "method-0.png", "image", saved, {})
+    thread, outcomes = shop.begin(shop.claim())
+    until(lambda: len(shop.trace()) == 3)
+    shop.services.jobs.stop(job_id)
+    until(lambda: shop.bench.pulse.wish == "keep")
+    (shop.folder / "go").touch()
+    thread.join(30)
+    assert outcomes == ["succeeded"]
+    manifest = shop.services.artifacts.manifest(job_id)
+    assert shop.services.jobs.get(job_id).kept
+    assert manifest["stopped_at"] == {"step": 9, "total": 10}
+    assert [file["name"] for file in manifest["files"]] == ["method-0.png"]
+    assert shop.services.jobs.speed("quick_engine", "cpu") is None, "a part of a run says nothing about speed"
+
+
+def test_stop_and_keep_leaves_the_newest_preview_where_nothing_was_saved(shop: Shop):
+    job_id, thread, outcomes = held_after(shop, 2, steps=5, seed=3)
+    shop.services.jobs.stop(job_id)
+    until(lambda: shop.bench.pulse.wish == "keep")
+    (shop.folder / "go").touch()
+    thread.join(30)
+    (output,) = shop.services.artifacts.outputs(job_id)
+    assert (output.name, output.attributes["role"]) == ("unfinished.png", "unfinished")
+    inside = read_provenance(shop.services.artifacts.path(output.sha).read_bytes())
+    assert inside["stopped_at"] == {"step": 3, "total": 5}, "these settings alone would give another picture"
+
+
+def test_stop_and_keep_of_an_engine_that_can_leave_off_is_its_own_result_so_far(shop: Shop):
+    job_id, thread, outcomes = held_after(shop, 2, steps=9, seed=3, early=True)
+    shop.services.jobs.stop(job_id)
+    until(lambda: shop.bench.pulse.wish == "keep")
+    (shop.folder / "go").touch()
+    thread.join(30)
+    job = shop.services.jobs.get(job_id)
+    assert (outcomes, job.state, job.kept) == (["succeeded"], "succeeded", True)
+    step = shop.services.artifacts.manifest(job_id)["stopped_at"]["step"]
+    assert step == 3
+    _, short = shop.work(steps=step, seed=3)
+    assert pixels(shop, job_id) == pixels(shop, short.id)
+
+
+def test_stop_and_keep_of_nothing_is_a_cancel(shop: Shop):
+    job_id = shop.submit(barrier=str(shop.folder / "never"), hold_at=0)
+    thread, outcomes = shop.begin(shop.claim())
+    shop.services.jobs.stop(job_id)
+    thread.join(30)
+    assert (outcomes, shop.services.jobs.get(job_id).state) == (["cancelled"], "cancelled")
+
+
+def pixels(shop: Shop, job_id: str) -> bytes:
+    (output,) = shop.services.artifacts.outputs(job_id)
+    with Image.open(shop.services.artifacts.path(output.sha)) as image:
+        return image.tobytes()
+
+
 def test_a_pause_taken_back_at_the_last_moment_gives_the_job_back(shop: Shop):
     job_id = shop.submit()
     job = shop.claim()
@@ -147,14 +217,6 @@ def test_a_stopping_worker_gives_its_job_back(shop: Shop):
     thread.join(30)
     job = shop.services.jobs.get(job_id)
     assert (outcomes, job.state, job.attempts) == (["released"], "queued", 0)
-
-
-def held_after(shop: Shop, step: int, **values: Any) -> tuple[str, threading.Thread, list[Outcome]]:
-    """A running job that has computed `step` steps and waits for the file "go" without looking at wishes."""
-    job_id = shop.submit(barrier=str(shop.folder / "go"), hold_at=step, deaf=True, **values)
-    thread, outcomes = shop.begin(shop.claim())
-    until(lambda: (shop.services.jobs.get(job_id).progress or {}).get("step") == step)
-    return job_id, thread, outcomes
 
 
 def test_a_stopping_worker_finishes_what_is_nearly_done(shop: Shop):
@@ -209,7 +271,7 @@ def test_a_result_that_was_whole_when_the_worker_died_is_only_announced(shop: Sh
     class Died(BaseException):
         pass
 
-    def die(*_: str) -> None:
+    def die(*_: str, **__: bool) -> None:
         raise Died
 
     object.__setattr__(shop.services.jobs, "succeed", die)
