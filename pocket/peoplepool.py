@@ -57,7 +57,7 @@ def _spec(item: dict[str, Any]) -> PersonSpec:
 
 
 def speak(truth: PersonSpec, rng: np.random.Generator) -> PersonSpec:
-    """What a caption says of a picture: that it is a person always, the rest often, at most what the model can read."""
+    """What a caption says of a picture: always that it is a person, the rest often, at most what the model reads."""
     said = {name: rng.random() < chance for name, chance in SAID.items()}
     worn = tuple(thing for thing in truth.worn if said["worn"] and rng.random() < 0.8)
     spec = PersonSpec(

@@ -164,7 +164,7 @@ def _reading(source: Path) -> Iterator[tarfile.TarFile]:
     try:
         with tarfile.open(source, "r:") as archive:
             yield archive
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, FileNotFoundError, IsADirectoryError) as error:
         raise InvalidInput(f"{source} cannot be read as a backup: {error}.", "Name another, whole one.") from error
 
 

@@ -122,8 +122,9 @@ def test_what_cannot_be_done_is_a_sentence(shop: Shop, tmp_path: Path):
         with pytest.raises(AtelierError):
             restore(empty, tmp_path / "broken.tar")
         assert not (empty.home / "atelier.db").exists()
-    with pytest.raises(StoreUnavailable, match="could not be restored"):
-        restore(empty, tmp_path / "nowhere.tar")
+    for path in (tmp_path / "nowhere.tar", tmp_path):
+        with pytest.raises(InvalidInput, match="cannot be read as a backup"):
+            restore(empty, path)
     restore(empty, archive)  # what was interrupted is simply begun again
     assert open_services(empty).jobs.list() == []
 
