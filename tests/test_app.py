@@ -1,4 +1,4 @@
-"""The front door builds, here and as a Hugging Face Space would build it, without torch and without editors' stubs."""
+"""The front door builds, here and as a Hugging Face Space would, without torch and without stubs for editors."""
 
 from __future__ import annotations
 
