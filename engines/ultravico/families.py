@@ -459,6 +459,18 @@ class CogVideoXFamily(Family):
         """z / scaling, frames second."""
         return 1 / vae.config.scaling_factor * latents.permute(0, 2, 1, 3, 4)
 
+    def decode(self, vae: nn.Module, latents: Tensor, *, tiles: bool) -> np.ndarray:
+        """The first latent frame is one frame and not four, which the decoder does for an odd count of them only.
+
+        An even count, for which the plain pipeline returns three frames too many, is decoded with its last frame
+        twice, and what that adds is cut off.
+        """
+        count = latents.shape[1]
+        if count % 2 == 0:
+            latents = torch.cat([latents, latents[:, -1:]], dim=1)
+        wanted = int(self.vae["temporal_compression_ratio"]) * (count - 1) + 1
+        return super().decode(vae, latents, tiles=tiles)[:, :wanted]
+
 
 FAMILIES: dict[str, type[Family]] = {
     "WanPipeline": WanFamily,
