@@ -17,6 +17,7 @@ from studio.contract import EngineSpec
 
 TABS = {
     "ultraimage": "demos.ultraimage",
+    "text2image": "demos.text2image",
     "prolificdreamer": "demos.prolificdreamer",
 }  # engine -> module with build(panel, spec)
 

@@ -25,17 +25,17 @@ def text2image(work: Path, out: Path, resume: bool) -> None:
 
 
 def text2image_judge(work: Path, out: Path, resume: bool) -> None:
-    """The judge of toys; short enough to start anew, on pictures that are there already."""
+    """The judge of toys."""
     from pocket import toyjudge as recipe
 
-    recipe.train_everything(work, out)
+    recipe.train_everything(work, out, resume)
 
 
 def clip(work: Path, out: Path, resume: bool) -> None:
     """The two towers that match words with pictures of toys."""
     from pocket import toyclip as recipe
 
-    recipe.train_everything(work, out)
+    recipe.train_everything(work, out, resume)
 
 
 def text2image_index(work: Path, out: Path, resume: bool) -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 HALVING = ("beside", "stacked", "erased")  # leave a whole toy of two
-WAYS = (*HALVING, "tiles", "melted", "half_melted", "patched", "ghost", "bare", "fog")
+WAYS = (*HALVING, "tiles", "melted", "half_melted", "patched", "ghost", "bare", "fog", "dabs", "clay")
 UNSEEN_WAYS = ("noise", "blobs")  # for examinations only
 
 
@@ -61,6 +61,10 @@ def broken(way: str, pictures: Tensor, others: Tensor, generator: torch.Generato
         return F.interpolate(F.avg_pool2d(pictures, grain, grain // 2), size=64, mode="bicubic")
     if way == "erased":
         return _erased(pictures, generator)
+    if way == "dabs":
+        return _dabs(pictures, generator)
+    if way == "clay":
+        return _clay(pictures, generator)
     return noise(len(pictures), generator) if way == "noise" else blobs(pictures, generator)
 
 
@@ -137,6 +141,25 @@ def _warped(pictures: Tensor, strength: Tensor, generator: torch.Generator) -> T
 def _erased(pictures: Tensor, generator: torch.Generator) -> Tensor:
     """Half of every picture, to one side of a line through its middle, replaced by the bare backdrop."""
     return torch.where((_beyond_a_line(pictures, generator) > 0)[:, None], bare(pictures), pictures)
+
+
+def _dabs(pictures: Tensor, generator: torch.Generator, count: int = 14) -> Tensor:
+    """Every picture put together from a few strokes of its own colours, as soft cells around random places."""
+    where = 2 * torch.rand(len(pictures), count, 1, 2, generator=generator) - 1  # [B, count, 1, 2]
+    colours = F.grid_sample(F.avg_pool2d(pictures, 5, 1, 2), where, align_corners=False)  # [B, 3, count, 1]
+    axis = (torch.arange(64) + 0.5) / 32 - 1
+    grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1)
+    far = (grid - where[:, :, None]).square().sum(-1)  # [B, count, 64, 64]
+    return torch.einsum("bnhw,bcn->bchw", (-40 * far).softmax(1), colours[..., 0])
+
+
+def _clay(pictures: Tensor, generator: torch.Generator) -> Tensor:
+    """Melted, and kneaded until one colour is left: a lump with an edge and no parts."""
+    ground = bare(pictures)
+    melted = _warped(pictures, torch.full((1,), 0.8), generator)
+    there = F.avg_pool2d((melted - ground).abs().amax(1, keepdim=True), 7, 1, 3)
+    kneaded = F.avg_pool2d(melted, 15, 1, 7, count_include_pad=False)
+    return torch.lerp(ground, kneaded, (14 * (there - 0.3)).sigmoid())
 
 
 def _patched(pictures: Tensor, others: Tensor, generator: torch.Generator) -> Tensor:

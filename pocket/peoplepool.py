@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from tqdm import tqdm
 
 from pocket import people, toypool
 from pocket.toys import PAINTS
@@ -30,7 +31,7 @@ def fill(path: Path, first_identity: int, identities: int) -> None:
     """Draw the identities `first_identity ...`; writes one shard (tensors and truths), the tensors last."""
     pictures, layouts, truths = [], [], []
     end = first_identity + identities
-    for start in range(first_identity, end, TOGETHER):
+    for start in tqdm(range(first_identity, end, TOGETHER), f"people {path.stem}", disable=None):
         seeds = range(start, min(start + TOGETHER, end))
         shown = [people.sample(seed, seed * 97 + view) for seed in seeds for view in range(VIEWS)]
         view = people.render(shown, toypool.SIDE)

@@ -19,6 +19,7 @@ import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from tqdm import tqdm
 
 from pocket.flatworld import layout, render, sample_scene, truth
 from pocket.grammar import ObjectSpec, SceneSpec
@@ -55,7 +56,7 @@ def fill(
     """Render and encode the scenes `first_seed ...`; writes one shard (tensors and truths), the tensors last."""
     shift, scale = vae.config.shift_factor, vae.config.scaling_factor
     latents, layouts, truths = [], [], []
-    for start in range(first_seed, first_seed + count, batch):
+    for start in tqdm(range(first_seed, first_seed + count, batch), path.stem, disable=None):
         scenes = [sample_scene(seed, two=two) for seed in range(start, min(start + batch, first_seed + count))]
         mean = vae.encode(to_tensor(np.stack([render(scene, side) for scene in scenes]))).latent_dist.mean
         latents.append(((mean - shift) * scale).half().contiguous())

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from pocket import toypool
 from pocket.text2image import SHARD, WORLD_SEED
@@ -66,7 +67,7 @@ def gather(folder: Path, first_seed: int, count: int, log: Callable[[str], None]
     """The pictures of the seeds `first_seed ...`; parts that already lie in the folder are not drawn again."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = []
-    for start in range(first_seed, first_seed + count, BATCH):
+    for start in tqdm(range(first_seed, first_seed + count, BATCH), "toys from all sides", disable=None):
         path = folder / f"{start}.npy"
         if not path.exists():
             unfinished = path.with_suffix(".part")

@@ -16,17 +16,19 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from tqdm import tqdm
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig, PreTrainedTokenizerFast
 
 from engines.text2image.judge import to_tensor
 from pocket import toyjudge
 from pocket.broken import worn
 from pocket.sides import Sights, gather, of_pool
-from pocket.text2image import SHARDS, build_words
+from pocket.text2image import build_words
 from pocket.toys import KINDS
 from pocket.wording import COLOURS, GROUNDS, MATERIALS, PLAINS, SKIES, VIEWS, ToySpec, write
 
 SEED, STEPS, BATCH, RATE = 5, 1500, 64, 1e-3
+SHARDS = 6  # of the pool of the text-to-image model, 2000 pictures each
 WIDTH, LAYERS, HEADS = 96, 3, 3
 PROJECTION = 96
 SIDE, PATCH = 64, 8
@@ -127,7 +129,7 @@ def fit(
     model = build(words).train()
     optimiser = torch.optim.AdamW(model.parameters(), RATE, betas=(0.9, 0.98), weight_decay=0.05)
     plan = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps, pct_start=0.1)
-    for step in range(steps):
+    for step in tqdm(range(steps), "clip", disable=None):
         chosen = rng.integers(len(sights), size=batch)
         truths = [sights.truths[i] for i in chosen]
         captions = [speak(truth, rng) for truth in truths]
@@ -190,17 +192,22 @@ def _share(right: Tensor) -> float:
     return round(float(right.float().mean()), 4)
 
 
-def train_everything(work: Path, out: Path, log: Callable[[str], None] = print) -> None:
+def train_everything(work: Path, out: Path, resume: bool, log: Callable[[str], None] = print) -> None:
     """Train on the pool and on toys from all sides, examine on seeds it has not seen, write the model and its report.
 
-    Pictures that lie beside `work` are not rendered again.
+    Pictures that lie beside `work` are not rendered again. A training of a few minutes is not resumed in its middle;
+    when it was done, only the examination is repeated.
     """
-    judged = work.parent / "text2image_judge"
-    sights = gather(judged / "sides", toyjudge.SEED, toyjudge.COUNT, log)
-    sights += of_pool(work.parent / "toys", range(SHARDS), log)
+    judged, words, done = work.parent / "text2image_judge", build_words(), work / "model"
+    if resume and (done / "model.safetensors").exists():
+        model = CLIPModel.from_pretrained(done).eval()
+    else:
+        sights = gather(judged / "sides", toyjudge.SEED, toyjudge.COUNT, log)
+        sights += of_pool(work.parent / "toys", range(SHARDS), log)
+        model = fit(sights, words, log)
+        model.save_pretrained(done)
     unseen = gather(judged / "examination", toyjudge.EXAM_SEED, toyjudge.EXAM_COUNT, log)
-    words = build_words()
-    store(fit(sights, words, log), unseen, words, out, log)
+    store(model, unseen, words, out, log)
 
 
 def store(

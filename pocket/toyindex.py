@@ -19,6 +19,7 @@ from pocket.text2image import SHARD, SHARDS, WORLD_SEED
 
 COMPONENTS = 64
 SAMPLE = 6000  # pictures that the components are found on
+BATCH = 1000  # pictures taken apart at once
 
 
 def components(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # float32 [N, D] -> [D], [COMPONENTS, D]
@@ -37,7 +38,7 @@ def make(
     log: Callable[[str], None],
 ) -> None:
     """Write the index of training pictures."""
-    cells = small(pictures)
+    cells = np.concatenate([small(pictures[start : start + BATCH]) for start in range(0, len(pictures), BATCH)])
     mean, basis = components(cells[:SAMPLE])
     features = (cells - mean) @ basis.T
     folder.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from tqdm import tqdm
 
 from pocket.toys import KINDS, PAINTS
 from pocket.wording import COLOURS, ToySpec
@@ -67,7 +68,7 @@ def training_scene(seed: int) -> Scene:
 def fill(path: Path, first_seed: int, count: int, batch: int = 192) -> None:
     """Render the scenes `first_seed ...`; writes one shard (tensors and truths), the tensors last."""
     pictures, layouts, truths = [], [], []
-    for start in range(first_seed, first_seed + count, batch):
+    for start in tqdm(range(first_seed, first_seed + count, batch), f"toys {path.stem}", disable=None):
         scenes = [training_scene(seed) for seed in range(start, min(start + batch, first_seed + count))]
         view = render(scenes, SIDE)
         pictures.append((view.rgb * 255).round().to(torch.uint8))

@@ -52,6 +52,7 @@ ENGINE_DEPENDENCIES = {
     "imageio",
     "xatlas",
     "triton",
+    "tqdm",
     "huggingface_hub",
 }
 IDEA_DEPENDENCIES = {"torch", "triton", "numpy", "einops"}

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import torch
 import torch.multiprocessing as mp
 from torch import Tensor, nn
+from tqdm import tqdm
 
 
 @dataclass(frozen=True)
@@ -146,9 +147,10 @@ def _learn(
     weights = list(student.parameters())
     optimiser, average = optimisers(student, recipe, hidden), [weight.detach().clone() for weight in weights]
     base = [group["lr"] for part in optimiser for group in part.param_groups]
-    step = _restore(folder, student, average, optimiser) if resume else 0
+    first = _restore(folder, student, average, optimiser) if resume else 0
     begun, saved, trace = time.monotonic(), time.monotonic(), []
-    while step < last:
+    # `disable=None`: a bar for who watches at a terminal, nothing in a log
+    for step in tqdm(range(first, last), folder.name, last, initial=first, disable=None if rank == 0 else True):
         generator = torch.Generator().manual_seed((recipe.seed * 1_000_003 + step) * 64 + rank)
         losses = task(student, recipe.batch // recipe.ranks, generator)
         torch.stack(list(losses.values())).sum().backward()
@@ -159,17 +161,17 @@ def _learn(
         for part in optimiser:
             part.step()
             part.zero_grad(set_to_none=True)
-        step += 1
-        torch._foreach_lerp_(average, weights, 1 - min(recipe.ema, (1 + step) / (10 + step)))
-        due = time.monotonic() - saved > recipe.save_seconds or step == last
+        done = step + 1
+        torch._foreach_lerp_(average, weights, 1 - min(recipe.ema, (1 + done) / (10 + done)))
+        due = time.monotonic() - saved > recipe.save_seconds or done == last
         if rank == 0 and due:
-            _save(folder, student, average, optimiser, step)
+            _save(folder, student, average, optimiser, done)
             means = {name: torch.stack([entry[name] for entry in trace]).mean().item() for name in trace[0]}
             line = " ".join(f"{name} {value:.5f}" for name, value in means.items())
             spent = time.monotonic() - begun
             with (folder / "log.txt").open("a") as log:
-                log.write(f"step {step} {line} rate {rate(step, recipe):.3f} ")
-                log.write(f"samples {step * recipe.batch} seconds {spent:.0f}\n")
+                log.write(f"step {done} {line} rate {rate(done, recipe):.3f} ")
+                log.write(f"samples {done * recipe.batch} seconds {spent:.0f}\n")
             saved, trace = time.monotonic(), []
 
 

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from tqdm import tqdm
 
 SIDE = 64  # pixels
 KINDS = ("snowman", "mushroom", "house", "car", "rocket", "tree", "mug", "chair")
@@ -42,21 +43,29 @@ class Verdict:
     probability: float  # of the kind
 
 
+class Residual(nn.Module):
+    """A convolution that adds to its input."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.change = _conv(width, width, 3, 1)
+
+    def forward(self, features: Tensor) -> Tensor:  # [B, C, H, W]
+        return features + self.change(features)
+
+
 class JudgeNet(nn.Module):
-    """Three strided convolutions, one that adds to its input, and four heads; half a million parameters."""
+    """Four convolutions that halve each side, two that add to their input, four heads; 0.66 million parameters."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Sequential(_conv(3, 48, 8, 4), _conv(48, 96, 4, 2))
-        self.more = _conv(96, 96, 3, 1)
-        self.body = nn.Sequential(
-            _conv(96, 128, 4, 2), nn.Flatten(), nn.Dropout(0.1), nn.Linear(128 * 16, FEATURES), nn.GELU()
-        )
+        self.stem = nn.Sequential(_conv(3, 24, 4, 2), _conv(24, 48, 4, 2), Residual(48))
+        self.body = nn.Sequential(_conv(48, 96, 4, 2), Residual(96), _conv(96, 128, 4, 2))
+        self.summary = nn.Sequential(nn.Flatten(), nn.Dropout(0.1), nn.Linear(128 * 16, FEATURES), nn.GELU())
         self.heads = nn.ModuleDict({name: nn.Linear(FEATURES, count) for name, count in HEADS.items()})
 
     def forward(self, pictures: Tensor) -> Logits:  # [B, 3, 64, 64] in [-1, 1]
-        features = self.stem(pictures)
-        features = self.body(features + self.more(features))
+        features = self.summary(self.body(self.stem(pictures)))
         return {name: head(features) for name, head in self.heads.items()}
 
 
@@ -121,7 +130,7 @@ def fit(
     for epoch in range(epochs):
         total = 0.0
         order = torch.randperm(len(pictures), generator=generator).split(batch)[: len(pictures) // batch]
-        for part in order:
+        for part in tqdm(order, f"judge, epoch {epoch + 1}", disable=None):
             wanted = {name: label[part] for name, label in labels.items()}
             inputs, broken = distort(to_tensor(pictures[part.numpy()]), wanted, generator)
             value = _loss(net(inputs), wanted, broken)

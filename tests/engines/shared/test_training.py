@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,3 +92,13 @@ def test_a_resumed_run_repeats_an_undisturbed_one(tmp_path: Path):
         assert load_average(tmp_path / name, learned) == RECIPE.steps
         results.append(torch.cat([weight.flatten() for weight in learned.parameters()]))
     assert torch.equal(*results)
+
+
+def test_a_bar_is_drawn_at_a_terminal_and_nothing_in_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    watched = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", watched)
+    train(student(), fit_a_line, replace(RECIPE, ranks=1), tmp_path / "log", inner)
+    assert watched.getvalue() == ""
+    monkeypatch.setattr(watched, "isatty", lambda: True, raising=False)
+    train(student(), fit_a_line, replace(RECIPE, ranks=1), tmp_path / "line", inner)
+    assert "6/6" in watched.getvalue()

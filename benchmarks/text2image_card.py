@@ -1,0 +1,176 @@
+"""What was measured of the pocket text-to-image model, its judge and the pocket CLIP, written into their cards.
+
+    python -m benchmarks.text2image_card
+
+Reads the rows of `benchmarks.text2image_quality` (assets/pocket/text2image/quality.jsonl) and the examinations beside
+the weights, and replaces the part "Measured" of each card, so that no figure is copied by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import textwrap
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.text2image_quality import AUTOENCODER, GOALS, mean, read_rows, share
+from engines.text2image.presets import ASSETS
+from pocket.broken import UNSEEN_WAYS
+from pocket.wording import VIEWS
+
+ROWS = "quality.jsonl"
+HEADING = "## Measured\n"
+UNET = "unet/diffusion_pytorch_model.safetensors"
+JUDGED = {  # what the judge says of a picture -> how the table calls it
+    "colour": "colour right",
+    "kind": "kind right",
+    "view": "side right, of kinds whose sides can be told",
+    "number": "number right",
+}
+Rows = Sequence[dict[str, Any]]
+
+
+def written(card: str, text: str) -> str:
+    """The card with this as its part "Measured"; as its last part if it had none."""
+    before, heading, after = card.partition(HEADING)
+    mark, rest = after.partition("\n## ")[1:] if heading else ("", "")
+    return f"{before.rstrip()}\n\n{HEADING}\n{text.strip()}\n{mark}{rest}"
+
+
+def quality(rows: Rows, examination: dict[str, Any], weights: Path) -> str:
+    """The table of the model beside the world, and how it came about."""
+    seen, shown = _group(rows, "seen", True), _group(rows, "seen", False)
+    held, shown_held = _group(rows, "withheld", True), _group(rows, "withheld", False)
+    psnr = next(row["psnr"] for row in rows if row["group"] == AUTOENCODER)
+    lines = [("", "the model", "the world itself", "asked for")]
+    for name, said in JUDGED.items():
+        lines.append((said, _right(seen, name), _right(shown, name), f"{GOALS[name]:.0%}" if name in GOALS else ""))
+    pairs = f"kind and colour right, {len(held)} pictures of pairs withheld from training"
+    lines += [
+        (pairs, _right(held, "pair"), _right(shown_held, "pair"), f"{GOALS['pair']:.0%}"),
+        ("CLIP score", _mean(seen, "clip"), _mean(shown, "clip"), ""),
+        ("nearest training picture, grey levels", _mean(seen, "distance"), _mean(shown, "distance"), ""),
+        ("the smallest of those distances", _least(seen), _least(shown), ""),
+        (f"autoencoder, {len(psnr)} unseen pictures, dB", mean(np.array(psnr)), "", f"{GOALS['psnr']}"),
+    ]
+    first, last = seen[0]["seed"], seen[-1]["seed"]
+    how = ", ".join(f"{name} {value}" for name, value in seen[0]["settings"].items())
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
+    return _card(
+        f"{len(seen)} prompts, one a seed ({first} to {last}), {how}; 95 % intervals. Beside it the judge's word on "
+        "what the world itself shows for the same prompts: no model can do better. Settings were chosen on seeds "
+        f"from 10000 on. Every row is in `{ROWS}`, made by "
+        f"`python -m benchmarks.text2image_quality --seeds {first}:{last + 1} "
+        f"--out {ROWS} --sheet sheet.png` from the U-Net with sha256 {digest}...; `sheet.png` holds the pictures of "
+        "the first 64 prompts, none chosen.",
+        _table(lines),
+        f"{_trust(examination)} Sides are judged where all four are told on renders: "
+        f"{', '.join(examination['sided_kinds'])}. People are not judged.",
+    )
+
+
+def judged(report: dict[str, Any]) -> str:
+    """What the judge's examination found."""
+    clean, worn = report["clean"], report["worn"]
+    named = {
+        "kind": "kind",
+        "colour": "colour",
+        "number": "number",
+        "view_of_sided": "side, of kinds whose sides it tells",
+    }
+    right = [(f"{said} right", f"{clean[name]:.1%}", f"{worn[name]:.1%}") for name, said in named.items()]
+    ways = [
+        (way.replace("_", " ") + (" (never trained on)" if way in UNSEEN_WAYS else ""), f"{found:.1%}")
+        for way, found in report["broken_noticed"].items()
+    ]
+    sides = [(kind, *(f"{recall:.0%}" for recall in recalls)) for kind, recalls in report["view_recall"].items()]
+    return _card(
+        f"On {report['pictures']} unseen renders, half of them from all four sides alike (`examination.json`). It "
+        "may call a side wrong only of kinds whose four sides it tells nine times in ten: "
+        f"{', '.join(report['sided_kinds'])}.",
+        _table([("", "clean", "worn"), *right]),
+        _table([("broken on purpose", "noticed"), *ways]),
+        "Sides recognised on clean renders:",
+        _table([("", *VIEWS), *sides]),
+    )
+
+
+def matched(report: dict[str, Any]) -> str:
+    """What the examination of the pocket CLIP found."""
+    among = report["among"]
+    lines = [
+        ("", "right"),
+        (f"of {among} pictures, one that a caption is true of is found", f"{report['picture_for_caption']:.1%}"),
+        (f"of {among} captions, one that is true of a picture is found", f"{report['caption_for_picture']:.1%}"),
+    ]
+    for name, value in report.items():
+        if name.startswith("wrong_"):
+            lines.append((f"a wrong {name.split('_')[1]} is noticed (chance 50 %)", f"{value:.1%}"))
+    return _card(f"On {report['pictures']} unseen renders (`examination.json`):", _table(lines))
+
+
+def _group(rows: Rows, group: str, drawn: bool) -> Rows:
+    """What the model drew, or what the world showed, in the order of seeds."""
+    found = [row for row in rows if row["group"] == group and (row["settings"] is not None) == drawn]
+    return sorted(found, key=lambda row: row["seed"])
+
+
+def _right(rows: Rows, name: str) -> str:
+    told = [row[name] for row in rows if row[name] is not None]
+    return share(told) + (f" (n = {len(told)})" if len(told) < len(rows) else "")
+
+
+def _mean(rows: Rows, name: str) -> str:
+    return mean(np.array([row[name] for row in rows]))
+
+
+def _least(rows: Rows) -> str:
+    return f"{min(row['distance'] for row in rows):.3g}"
+
+
+def _trust(report: dict[str, Any]) -> str:
+    clean, noticed = report["clean"], report["broken_noticed"]
+    worst = min(noticed, key=noticed.__getitem__)
+    return (
+        f"The judge, on unseen renders: kind {clean['kind']:.1%}, colour {clean['colour']:.1%}, number "
+        f"{clean['number']:.1%}; of pictures broken on purpose it notices {noticed[worst]:.0%} "
+        f"({worst.replace('_', ' ')}) to {max(noticed.values()):.0%}."
+    )
+
+
+def _table(lines: Iterable[tuple[str, ...]]) -> str:
+    head, *rest = [f"| {' | '.join(cells)} |" for cells in lines]
+    return "\n".join([head, "|" + "---|" * (head.count("|") - 1), *rest])
+
+
+def _card(*parts: str) -> str:
+    """Paragraphs, those of words wrapped."""
+    return "\n\n".join(part if part.startswith("|") else textwrap.fill(part, 120) for part in parts)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--assets", type=Path, default=ASSETS)
+    assets: Path = parser.parse_args().assets
+    judge, clip = (
+        json.loads((assets / name / "examination.json").read_text(encoding="utf-8"))
+        for name in ("text2image_judge", "clip")
+    )
+    parts = {"text2image_judge": judged(judge), "clip": matched(clip)}
+    rows = read_rows(assets / "text2image" / ROWS)
+    if rows:
+        parts["text2image"] = quality(rows, judge, assets / "text2image" / UNET)
+    for name, text in parts.items():
+        card = assets / name / "README.md"
+        card.write_text(written(card.read_text(encoding="utf-8"), text), encoding="utf-8")
+        print(f"{card}: measured")
+
+
+if __name__ == "__main__":
+    main()
