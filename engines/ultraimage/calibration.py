@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from engines.ultraimage.families import Condition, Family
-from engines.ultraimage.hooks import Measure, Rule, Seen, measured, positions
+from engines.ultraimage.hooks import Measure, Rule, Sample, Seen, measured, positions
 from engines.ultraimage.methods import SAMPLED_SHARE, entropy_measure, focus_table, proportional_table
 from engines.ultraimage.pipeline import Weights
 from engines.ultraimage.presets import METHODS
@@ -39,11 +39,11 @@ def head_entropies(
     conditions: Sequence[Condition],
     scale: float,
     rule: Rule | None,
-    measure: Measure,
+    measure: tuple[Measure, Sample | None],
 ) -> Tensor:  # [branches, layers, heads] float64, nats
     """The first step of the run with plain attention, as far as the last layer's queries and keys."""
     time = torch.tensor(FULL_NOISE, device=noise.device)
-    with positions(transformer, rule) as place, measured(transformer, measure, stop=True) as found:
+    with positions(transformer, rule) as place, measured(transformer, *measure, stop=True) as found:
         if place is not None:
             place.at(noise.shape[-2] // 2, noise.shape[-1] // 2, 1.0)
         for condition in conditions:

@@ -147,7 +147,8 @@ def _scaling(state: Focus, layer: int) -> Callable[..., Tensor]:
     return scale
 
 
-Measure = Callable[[Tensor, Tensor], Tensor]  # q, k [B, heads, N, d] after rotary embedding -> [B, heads]
+Measure = Callable[[Tensor, Tensor], Tensor]  # q [B, heads, n, d], k [B, heads, N, d], rotated -> [B, heads]
+Sample = Callable[[int], Tensor]  # of N queries, the indices of those that are measured: int64 [n]
 
 
 class Seen(Exception):
@@ -155,24 +156,29 @@ class Seen(Exception):
 
 
 @contextmanager
-def measured(transformer: Transformer, measure: Measure, *, stop: bool = False) -> Iterator[list[Tensor]]:
+def measured(
+    transformer: Transformer, measure: Measure, sample: Sample | None = None, *, stop: bool = False
+) -> Iterator[list[Tensor]]:
     """Collect `measure(q, k)` of every layer, in order, from the forward passes inside the block.
 
-    With `stop` a pass ends with `Seen` where the last layer has been measured.
+    With `sample` the others of the queries are left out. With `stop` a pass ends with `Seen` where the last layer has
+    been measured.
     """
     results: list[Tensor] = []
     layers = attentions(transformer)
     handles = []
     try:
         for attention in layers:
-            handles += _measuring(attention, measure, results, stop and attention is layers[-1])
+            handles += _measuring(attention, measure, sample, results, stop and attention is layers[-1])
         yield results
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _measuring(attention: nn.Module, measure: Measure, results: list[Tensor], stop: bool) -> list[Any]:
+def _measuring(
+    attention: nn.Module, measure: Measure, sample: Sample | None, results: list[Tensor], stop: bool
+) -> list[Any]:
     """Hooks that keep this layer's normed queries and keys until all are there, then measure and drop them."""
     norms = {name: _norms(attention, name) for name in ("q", "k")}
     kept: dict[str, list[Tensor]] = {"q": [], "k": []}
@@ -191,7 +197,8 @@ def _measuring(attention: nn.Module, measure: Measure, results: list[Tensor], st
 
     def finish() -> None:
         table = rotary.pop()
-        q, k = (_joint(kept[name], table) for name in ("q", "k"))
+        chosen = None if sample is None else sample(sum(part.shape[1] for part in kept["q"]))
+        q, k = _joint(kept["q"], table, chosen), _joint(kept["k"], table)
         kept["q"], kept["k"] = [], []
         results.append(measure(q, k))
         if stop:
@@ -201,8 +208,12 @@ def _measuring(attention: nn.Module, measure: Measure, results: list[Tensor], st
     return [*handles, attention.register_forward_pre_hook(begin, with_kwargs=True)]
 
 
-def _joint(parts: list[Tensor], rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """[B, heads, text + image, d] with the rotary embedding applied, as the model's own attention does it.
+def _joint(
+    parts: list[Tensor],  # each [B, n, heads, d]
+    rotary: tuple[Tensor, Tensor],
+    chosen: Tensor | None = None,  # int64 [m], indices into text + image
+) -> Tensor:  # [B, heads, m or text + image, d]
+    """All or some of a layer's queries or keys, with the rotary embedding applied as the model's own attention does.
 
     Image parts come first because the processors norm them first; text stands first in the sequence.
     """
@@ -211,6 +222,10 @@ def _joint(parts: list[Tensor], rotary: tuple[Tensor, Tensor]) -> Tensor:
             apply_rotary_emb_qwen(part, table, use_real=False) for part, table in zip(parts, rotary, strict=True)
         ]
     joint = torch.cat(parts[::-1], dim=1)
+    if chosen is not None:
+        chosen = chosen.to(joint.device)
+        joint = joint[:, chosen]
     if not rotary[0].is_complex():
-        joint = apply_rotary_emb(joint, rotary, sequence_dim=1)
+        table = rotary if chosen is None else tuple(part[chosen] for part in rotary)
+        joint = apply_rotary_emb(joint, table, sequence_dim=1)
     return joint.transpose(1, 2)

@@ -27,7 +27,7 @@ from engines.ultraimage.frequency import (
     rope_frequencies,
     yarn_frequencies,
 )
-from engines.ultraimage.hooks import Axes, Measure, Rule
+from engines.ultraimage.hooks import Axes, Measure, Rule, Sample
 from engines.ultraimage.presets import METHODS, ModelPreset
 from engines.ultraimage.spec import UltraImageParams
 
@@ -101,18 +101,17 @@ def proportional_table(model: ModelPreset, sequence: int, layers: int, heads: in
     return torch.full((1, layers, heads), factor)
 
 
-def entropy_measure(params: UltraImageParams) -> Measure:
+def entropy_measure(params: UltraImageParams) -> tuple[Measure, Sample | None]:
     """How a head's entropy is taken: exact (paper) or over blocks (code), on a fixed sample of queries."""
 
-    def exact(q: Tensor, k: Tensor) -> Tensor:
-        chosen = sample(q.shape[-2], SAMPLED_ROWS * BLOCK, SAMPLED_SHARE)
-        return attention_entropy(q[..., chosen.to(q.device), :], k)
+    def some(count: int) -> Tensor:
+        return sample(count, SAMPLED_ROWS * BLOCK, SAMPLED_SHARE)
 
     def blockwise(q: Tensor, k: Tensor) -> Tensor:
         rows = sample(-(-q.shape[-2] // BLOCK), SAMPLED_ROWS).tolist()
         return block_entropy(block_attention_mass(q, k, rows=rows))[1]
 
-    return exact if params.lambda_preset == "paper" else blockwise
+    return (attention_entropy, some) if params.lambda_preset == "paper" else (blockwise, None)
 
 
 def sample(count: int, most: int, share: int = 1) -> Tensor:  # int64 [n], ascending, in [0, count)

@@ -154,6 +154,16 @@ def test_measuring_sees_the_queries_and_keys_of_attention(model: Model, monkeypa
 
 
 @torch.no_grad()
+def test_a_sample_of_the_queries_is_the_same_as_choosing_from_all(model: Model):
+    chosen = torch.tensor([0, 3, 7])
+    with measured(model, lambda q, _: q[..., chosen, :]) as whole:
+        call(model)
+    with measured(model, lambda q, _: q, lambda _: chosen) as found:
+        call(model)
+    assert all(torch.equal(a, b) for a, b in zip(found, whole, strict=True))
+
+
+@torch.no_grad()
 def test_a_pass_that_is_only_looked_at_ends_at_the_last_layer(model: Model):
     reached: list[bool] = []
     last = attentions(model)[-1].register_forward_hook(lambda *_: reached.append(True))
