@@ -17,7 +17,7 @@ from studio.errors import StoreUnavailable
 from studio.executors.local import LocalExecutor
 from studio.guards import caller
 from studio.identity import owner_of
-from studio.imports import without
+from studio.imports import absent, without
 from studio.retention import Sweeper
 from studio.services import Services, open_services
 from studio.serving import serve_until_stopped
@@ -39,7 +39,8 @@ def create_app(services: Services) -> FastAPI:
     """Plain routes and pages as one application."""
     warnings.filterwarnings("ignore", message="SSR mode is not supported")  # nor asked for
     quiet_libraries()  # before the pages' framework is imported, which would report its use
-    with without("gradio.component_meta", "create_or_modify_pyi"):  # else each start writes stubs for editors
+    # Else each start writes stubs for editors, and spends half a second on two companions that no page uses.
+    with without("gradio.component_meta", "create_or_modify_pyi"), absent("IPython", "mcp"):
         import gradio as gr
 
     from demos import build_pages

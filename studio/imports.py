@@ -47,3 +47,28 @@ def without(module: str, name: str) -> Iterator[None]:
         yield
     finally:
         sys.meta_path.remove(finder)
+
+
+class _Hiding(MetaPathFinder):
+    """Finds nothing where it is asked for one of some packages, and leaves all others to the finders behind it."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names = names
+
+    def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> None:
+        if fullname.partition(".")[0] in self.names:
+            raise ModuleNotFoundError(f"{fullname} is left out", name=fullname)
+
+
+@contextmanager
+def absent(*names: str) -> Iterator[None]:
+    """Modules imported inside the block find the packages `names` not installed; what was imported before stays.
+
+    For optional companions of a library that it imports whenever they are there, whether they are used or not.
+    """
+    finder = _Hiding(names)
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from studio.imports import without
+from studio.imports import absent, without
 
 
 @pytest.fixture
@@ -53,3 +53,14 @@ def test_the_pages_framework_still_has_what_is_left_out():
     assert spec.origin is not None
     meta = Path(spec.origin).with_name("component_meta.py").read_text(encoding="utf-8")
     assert "\n        create_or_modify_pyi(component_class, name, events)\n" in meta
+
+
+def test_a_companion_is_not_found_inside_and_found_after(package: str):
+    finders = list(sys.meta_path)
+    with absent(package):
+        for name in (package, f"{package}.meta"):
+            with pytest.raises(ModuleNotFoundError, match="left out"):
+                import_module(name)
+        assert import_module("json.tool").__name__ == "json.tool"
+    assert sys.meta_path == finders
+    assert import_module(package).answer == "one"

@@ -24,7 +24,7 @@ PROMPT = "a red ring under a pale sky"
 
 
 def params(**changes: Any) -> UltraImageParams:
-    return UltraImageParams(**{"prompt": PROMPT, "steps": 4, "seed": 7, "scale": 2.0, **changes})
+    return UltraImageParams(**{"prompt": PROMPT, "steps": 4, "seed": 7, "scale": 2.0, "guidance": 3.0, **changes})
 
 
 def made(ctx: FakeContext, wanted: UltraImageParams) -> dict[str, np.ndarray]:
