@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 """The front door builds, here and as a Hugging Face Space would, without torch and without stubs for editors."""
-=======
-"""The front door builds, here and as a Hugging Face Space builds it, without torch and without stubs for editors."""
->>>>>>> db6ee66 (Leave companions that no page uses out of the start)
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ PROMPT = "a red ring under a pale sky"
 
 
 def params(**changes: Any) -> UltraImageParams:
-    return UltraImageParams(**{"prompt": PROMPT, "steps": 4, "seed": 7, "scale": 2.0, "guidance": 3.0, **changes})
+    return UltraImageParams(**{"prompt": PROMPT, "steps": 4, "seed": 7, "scale": 2.0, **changes})
 
 
 def made(ctx: FakeContext, wanted: UltraImageParams) -> dict[str, np.ndarray]:
@@ -39,7 +39,8 @@ def weights_of(ctx: FakeContext) -> dict[str, torch.Tensor]:
 
 
 def test_direct_sampling_is_the_plain_pipeline(small: Path):
-    ours = made(FakeContext(), params(methods=("direct",)))["direct-7.png"]
+    wanted = params(methods=("direct",))
+    ours = made(FakeContext(), wanted)["direct-7.png"]
     pipe = FluxPipeline.from_pretrained(small)
     pipe.scheduler = FlowMatchEulerDiscreteScheduler.from_config(
         pipe.scheduler.config, use_dynamic_shifting=False, shift=2.0
@@ -48,7 +49,7 @@ def test_direct_sampling_is_the_plain_pipeline(small: Path):
     theirs = pipe(
         PROMPT,
         negative_prompt="",
-        true_cfg_scale=3.0,
+        true_cfg_scale=wanted.guidance,
         height=192,
         width=192,
         num_inference_steps=4,
@@ -59,13 +60,14 @@ def test_direct_sampling_is_the_plain_pipeline(small: Path):
 
 
 def test_the_checkpoints_own_schedule_is_the_plain_pipelines(small: Path):
-    ours = made(FakeContext(), params(methods=("direct",), shift=None, width=128, height=96, scale=None))
+    wanted = params(methods=("direct",), shift=None, width=128, height=96, scale=None)
+    ours = made(FakeContext(), wanted)
     pipe = FluxPipeline.from_pretrained(small)
     pipe.set_progress_bar_config(disable=True)
     theirs = pipe(
         PROMPT,
         negative_prompt="",
-        true_cfg_scale=3.0,
+        true_cfg_scale=wanted.guidance,
         height=96,
         width=128,
         num_inference_steps=4,
@@ -248,7 +250,7 @@ def test_qwen_direct_sampling_is_the_plain_pipeline(published: Path):
     theirs = pipe(
         PROMPT,
         negative_prompt=wanted.negative_prompt,
-        true_cfg_scale=4.0,
+        true_cfg_scale=wanted.guidance,
         height=64,
         width=96,
         num_inference_steps=2,
