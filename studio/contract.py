@@ -116,10 +116,10 @@ class Context(Protocol):
     ) -> str:
         """Store one result durably under `name` (a file name with extension) and return its sha256.
 
-        image: PIL image or uint8 [H, W, 3|4]; video: uint8 [T, H, W, 3] with attribute `fps`; mesh: trimesh object,
-        as .glb or .ply; splats: PLY bytes; table, archive, data: bytes, str or JSON-able value, a .zip as its files
-        by name, a .safetensors as nested tensors and values. Provenance is embedded. Saving a name again replaces
-        it. `attributes` are kept beside the file, e.g. role="method" or "baseline", method, seed.
+        image: PIL image or uint8 [H, W, 3|4]; video: uint8 [T, H, W, 3] with attribute `fps`; mesh: trimesh object;
+        splats: PLY bytes; table, archive, data: bytes, str or JSON-able value, a .zip as its files by name, a .ply
+        as a trimesh object, a .safetensors as nested tensors and values. Provenance is embedded. Saving a name again
+        replaces it. `attributes` are kept beside the file, e.g. role="method" or "baseline", method, seed.
         `carries` names what of a PIL image's `info` goes into the file: "icc_profile", "exif".
         """
         ...

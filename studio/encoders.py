@@ -42,7 +42,7 @@ _MEDIA_TYPES = {
     ".txt": "text/plain",
     ".zip": "application/zip",
 }
-_ENDINGS = {"image": (".png",), "video": (".mp4",), "mesh": (".glb", ".ply"), "splats": (".ply",)}
+_ENDINGS = {"image": (".png",), "video": (".mp4",), "mesh": (".glb",), "splats": (".ply",)}
 _PIXEL_MODES = ("L", "LA", "RGB", "RGBA", "I;16")
 
 
@@ -61,8 +61,6 @@ def encode(
         return _png(value, provenance, attributes.get("carries", ())), media_type
     if kind == "video":
         return _mp4(value, float(attributes["fps"]), provenance), media_type
-    if kind == "mesh" and ending == ".ply":
-        return _ply(value.export(file_type="ply"), provenance), media_type
     if kind == "mesh":
         return _glb(value, provenance), media_type
     if kind == "splats":
@@ -163,6 +161,8 @@ def _document(value: Any, ending: str, provenance: Mapping[str, Any]) -> bytes:
         return value.encode("utf-8")
     if ending == ".csv":
         return _csv(value)
+    if ending == ".ply" and hasattr(value, "export"):
+        return _ply(value.export(file_type="ply"), provenance)
     if ending == ".zip" and isinstance(value, Mapping):
         return _zip(value, provenance)
     if ending == ".safetensors" and isinstance(value, Mapping):

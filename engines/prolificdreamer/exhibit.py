@@ -63,17 +63,16 @@ class Exhibition:
         notes = {"note": surface.note} if surface.note else {}
         about = piece.about | notes
         poster = self._picture(piece, surface, self.views(1, start=POSTER_TURN), p.picture_size)[0]
-        self.ctx.save(f"{piece.name}.png", "image", poster, **about)
+        mesh = f"{piece.name}.glb" if len(surface.faces) and "glb" in formats else None
+        role = {"role": "poster", "of": mesh} if mesh else {}
+        self.ctx.save(f"{piece.name}.png", "image", poster, **about | role)
         if "video" in formats and not quick:
             self._films(piece, surface)
         if "field" in formats:
             self._field(piece)
         if len(surface.faces):
             self._meshes(piece, surface, about)
-        numbers = self._numbers(piece, surface)
-        self.ctx.metrics(f"{piece.name}.png", **numbers)
-        if len(surface.faces) and "glb" in formats:
-            self.ctx.metrics(f"{piece.name}.glb", **numbers)
+        self.ctx.metrics(mesh or f"{piece.name}.png", **self._numbers(piece, surface))
 
     def _finished(self, surface: Surface) -> Surface:
         if not len(surface.faces):
@@ -138,7 +137,7 @@ class Exhibition:
         self.ctx.save(f"{piece.name}.mp4", "video", np.concatenate(frames), fps=fps, **piece.about)
         for part, kept in (("normals", normals), ("depth", depth)):
             if kept:
-                about = piece.about | {"role": "detail", "title": f"{piece.about['title']}, {part}"}
+                about = piece.about | {"role": "", "title": f"{piece.about['title']}, {part}"}
                 self.ctx.save(f"{piece.name}-{part}.mp4", "video", np.concatenate(kept), fps=fps, **about)
 
     # -- files -----------------------------------------------------------------------------------------------------
@@ -150,7 +149,7 @@ class Exhibition:
             return piece.particle(points)[1]
 
         if "ply" in formats:
-            self.ctx.save(f"{piece.name}.ply", "mesh", coloured(surface, colour), **about | {"role": "detail"})
+            self.ctx.save(f"{piece.name}.ply", "data", coloured(surface, colour), **about | {"role": ""})
         if not {"glb", "obj"} & set(formats):
             return
         flat = unwrapped(surface)
@@ -158,13 +157,11 @@ class Exhibition:
         if "glb" in formats:
             self.ctx.save(f"{piece.name}.glb", "mesh", mesh, **about)
         if "obj" in formats:
-            self.ctx.save(
-                f"{piece.name}-obj.zip", "archive", obj_files(mesh, piece.name), **about | {"role": "detail"}
-            )
+            self.ctx.save(f"{piece.name}-obj.zip", "archive", obj_files(mesh, piece.name), **about | {"role": ""})
 
     def _field(self, piece: Piece) -> None:
         state = {name: value.detach().cpu() for name, value in piece.particle.state_dict().items()}
-        about = piece.about | {"role": "detail"}
+        about = piece.about | {"role": ""}
         self.ctx.save(f"{piece.name}-field.safetensors", "data", {"field": state}, **about)
 
     # -- numbers ---------------------------------------------------------------------------------------------------

@@ -129,7 +129,7 @@ class MethodWork:
         ]
         rolled = sum(diary.rollbacks for _, diary in diaries)
         notes = list(dict.fromkeys(note for _, diary in diaries for note in diary.notes))
-        about = self.about(method) | {"role": "detail"}
+        about = self.about(method) | {"role": ""}
         if notes:
             about["note"] = " ".join(notes)
             self.ctx.metrics("", **{f"{method}_rollbacks": rolled, f"{method}_notes": " ".join(notes)})

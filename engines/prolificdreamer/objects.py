@@ -30,7 +30,7 @@ from engines.prolificdreamer.renderer import Renderer
 from engines.prolificdreamer.teacher import Teacher
 from engines.prolificdreamer.texture import TextureStage
 from engines.prolificdreamer.training import Diary
-from studio.contract import Context
+from studio.contract import Context, FileRef
 from studio.errors import Cancelled, InvalidInput
 
 PREVIEW_VIEWS, PREVIEW_SIDE, TILE = 4, 48, 96
@@ -107,8 +107,8 @@ class ObjectWork(MethodWork):
             stage = NerfStage(
                 nerf_config(self.params, self.ctx.plan), distiller, self.streams.under("nerf"), self.ctx.device
             )
-            if self.params.start_from and not self.resumed:
-                self._go_on(stage, method)
+            if self.params.start_from is not None and not self.resumed:
+                self._go_on(stage, method, self.params.start_from)
 
             def preview(index: int, diary: Diary) -> Image.Image:
                 views = self.exhibition.views(PREVIEW_VIEWS)
@@ -131,13 +131,13 @@ class ObjectWork(MethodWork):
             if "training" in self.params.formats:
                 state = {"steps": stage.steps, "stage": stage.state(), "field": field_state(self.params)}
                 name = f"{self.name(method)}-training.safetensors"
-                self.ctx.save(name, "data", state, **self.about(method) | {"role": "detail"})
+                self.ctx.save(name, "data", state, **self.about(method) | {"role": ""})
         carried.fields = stage.state()["particles"]
         self.diaries.append(("nerf", diary))
 
-    def _go_on(self, stage: NerfStage, method: str) -> None:
+    def _go_on(self, stage: NerfStage, method: str, start: FileRef) -> None:
         """Begin where an earlier result ended, if it is of the same kind and shorter."""
-        kept = self.ctx.input_state(str(self.params.start_from))
+        kept = self.ctx.input_state(start.sha256)
         if kept.get("field") != field_state(self.params):
             raise InvalidInput(
                 "The training file is of a field of other sizes.",

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from engines.prolificdreamer.presets import GREY_BACKDROP, MODELS
-from studio.contract import Params
+from studio.contract import FileRef, Params
 
 MethodName = Literal["vsd", "sds", "sds_50", "sds_100", "ancestral"]
 StageName = Literal["nerf", "geometry", "texture"]
@@ -289,10 +289,11 @@ class ProlificDreamerParams(Params):
     )
     preview_every: int = Field(25, ge=1, le=10_000, title="Preview every", description="So many steps.")
     checkpoint_every: int = Field(50, ge=1, le=10_000, title="Checkpoint every", description="So many steps.")
-    start_from: str | None = Field(
+    start_from: FileRef | None = Field(
         None,
         title="Go on from",
-        description="Hash of a training file of an earlier result of yours; give more steps than it has.",
+        description="The training file of an earlier result; give more steps than it has, and its method alone.",
+        json_schema_extra={"accept": ".safetensors"},
     )
 
     @model_validator(mode="before")

@@ -6,7 +6,6 @@ same numbers as an undisturbed one; one that is paused or cancelled keeps what i
 
 from __future__ import annotations
 
-import errno
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -109,15 +108,8 @@ class Keeper:
         self.ctx.progress(self.offset + done, self.total, words, preview)
 
     def checkpoint(self, done: int, state: dict[str, Any], diary: Diary) -> None:
-        """Keep the run durably. A full disk is told and does not end it."""
-        try:
-            self.ctx.checkpoint(self.offset + done, self.keep(done, state, diary))
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            note = "There was no space for a checkpoint: had the run been killed, it would have begun anew."
-            if note not in diary.notes:
-                diary.notes.append(note)
+        """Keep the run durably; where the disk is full the house puts the job off and takes it up again later."""
+        self.ctx.checkpoint(self.offset + done, self.keep(done, state, diary))
 
 
 def train(stage: Stage, keeper: Keeper, start: int, diary: Diary) -> None:

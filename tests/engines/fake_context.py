@@ -105,7 +105,7 @@ class FakeContext:
         return name
 
     def input_state(self, sha: str) -> dict[str, Any]:
-        return bundle.unpack(self.files[sha])
+        return bundle.unpack(self.uploads[sha])
 
     def done(self, name: str) -> bool:
         return name in self.files

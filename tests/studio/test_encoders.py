@@ -55,7 +55,7 @@ VALUES: dict[str, tuple[str, Any, str, str]] = {
     "glb": ("mesh", mesh(), "a.glb", "model/gltf-binary"),
     "ply": ("splats", PLY, "a.ply", "model/ply"),
     "json": ("data", {"b": [1, 2.5, None], "a": "☃"}, "a.json", "application/json"),
-    "mesh as ply": ("mesh", mesh(), "a.ply", "model/ply"),
+    "mesh as ply": ("data", mesh(), "a.ply", "model/ply"),
     "zip": ("archive", {"b.txt": b"b" * 99, "a.bin": bytes(range(256))}, "a.zip", "application/zip"),
     "safetensors": ("data", {"a": {"b": np.arange(6.0)}, "c": [1, "☃"]}, "a.safetensors", "application/octet-stream"),
 }

@@ -139,7 +139,7 @@ def test_the_obj_has_its_material_and_texture(painted: trimesh.Trimesh):
 
 def test_points_have_colours(sphere: Surface):
     mesh = coloured(sphere, colour)
-    data, _ = encode("mesh", mesh, "a.ply", {"engine": "e"}, {})
+    data, _ = encode("data", mesh, "a.ply", {"engine": "e"}, {})
     loaded = trimesh.load(io.BytesIO(data), file_type="ply", process=False)
     expected = (loaded.vertices + 1) / 2 * 255
     assert np.abs(loaded.visual.vertex_colors[:, :3] - expected).max() <= 1

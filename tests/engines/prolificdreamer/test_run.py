@@ -15,6 +15,7 @@ from PIL import Image
 
 from engines.prolificdreamer.params import ProlificDreamerParams
 from engines.prolificdreamer.run import run
+from studio.contract import FileRef
 from studio.errors import Cancelled, InvalidInput, WeightsMissing
 from tests.engines.fake_context import Crash, FakeContext
 
@@ -45,6 +46,7 @@ SIZES: dict[str, Any] = {
     "checkpoint_every": 2,
     "normal_weight": 1.0,
 }
+TRAINING = "0" * 64
 ALL = ("nerf", "geometry", "texture")
 
 
@@ -68,7 +70,8 @@ def test_an_object_leaves_everything_behind(small: Path):
         assert mesh.visual.material.baseColorTexture.size == (32, 32)
         assert len(mesh.faces) <= 200
         assert Image.open(io.BytesIO(ctx.files[f"{name}.png"])).size == (16, 16)
-        assert ctx.numbers[f"{name}.glb"] == ctx.numbers[f"{name}.png"]
+        assert 0 <= ctx.numbers[f"{name}.glb"]["iou"] <= 1
+        assert ctx.attributes[f"{name}.png"]["of"] == f"{name}.glb"
         rows = list(csv.DictReader(io.StringIO(ctx.files[f"{name}-steps.csv"].decode())))
         assert [row["stage"] for row in rows] == ["nerf"] * 4 + ["geometry 1"] * 2 + ["texture 1"] * 2
         assert all(float(row["gradient"]) > 0 for row in rows)
@@ -142,17 +145,17 @@ def test_more_steps_go_on_from_a_training_file(small: Path):
     )
     ctx = made(short)
     longer = FakeContext(models=ctx.models)
-    longer.files = {"training": ctx.files["vsd-7-training.safetensors"]}
+    longer.uploads = {TRAINING: ctx.files["vsd-7-training.safetensors"]}
     formats = ProlificDreamerParams.model_fields["formats"].default
-    more = {"iterations": 6, "formats": formats, "start_from": "training"}
+    more = {"iterations": 6, "formats": formats, "start_from": FileRef(sha256=TRAINING)}
     run(longer, short.model_copy(update=more))
     assert longer.files["vsd-7-field.safetensors"] == whole.files["vsd-7-field.safetensors"]
     assert longer.files["vsd-7.png"] == whole.files["vsd-7.png"]
     for changes, field in (({"iterations": 5}, "iterations"), ({"features": 1, "iterations": 9}, "start_from")):
         refused = FakeContext(models=ctx.models)
-        refused.files = {"training": ctx.files["vsd-7-training.safetensors"]}
+        refused.uploads = {TRAINING: ctx.files["vsd-7-training.safetensors"]}
         with pytest.raises(InvalidInput) as caught:
-            run(refused, short.model_copy(update={"start_from": "training", **changes}))
+            run(refused, short.model_copy(update={"start_from": FileRef(sha256=TRAINING), **changes}))
         assert caught.value.field == field
 
 
@@ -203,6 +206,7 @@ def test_published_layouts_complete_a_run(published: Path, model: str):
     assert "vsd-7.glb" in ctx.files
     repos = {key.repo for key in ctx.models.loaded if key.component == "unet"}
     assert len(repos) == (2 if model == "full" else 1)
+    assert "iou" not in ctx.numbers["vsd-7.glb"]
 
 
 @pytest.mark.parametrize("model", ["full", "sd15"])

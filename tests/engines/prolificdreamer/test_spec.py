@@ -58,7 +58,7 @@ def params(**changes: Any) -> ProlificDreamerParams:
         ({"stages": ("nerf", "nerf")}, "stages"),
         ({"start": "scene", "stages": ("nerf", "geometry")}, "stages"),
         ({"formats": ()}, "formats"),
-        ({"start_from": "0" * 64}, "methods"),
+        ({"start_from": {"sha256": "0" * 64}}, "methods"),
         ({"grow_step": 400}, "grow_step"),
     ],
 )
