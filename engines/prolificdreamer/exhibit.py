@@ -19,6 +19,7 @@ from engines.prolificdreamer import metrics, sheets
 from engines.prolificdreamer.field import Field
 from engines.prolificdreamer.meshes import Surface, baked, cleaned, coloured, decimated, textured, unwrapped
 from engines.prolificdreamer.params import ProlificDreamerParams
+from engines.prolificdreamer.presets import MODELS
 from engines.prolificdreamer.raster import RayCaster, vertex_normals
 from engines.prolificdreamer.renderer import Renderer
 from engines.prolificdreamer.viewpoints import Views, turntable
@@ -176,8 +177,10 @@ class Exhibition:
             grey = torch.full((len(views), 3), metrics.GREY, device=self.ctx.device)
             colour, cover, _ = self.renderer.look(piece.particle, views, side, backdrop=grey)
         radius, theta = float(views.c2w[0, :3, 3].norm()), float(torch.rad2deg(views.theta[0]))
+        # Only of a teacher that was trained on the world of toys is what the world says the truth.
+        prompt = self.params.prompt if MODELS[self.params.model].measured else ""
         found = metrics.of_object(
-            colour.cpu().numpy(), cover.cpu().numpy(), self.params.prompt, radius, round(theta, 3), views.fovy[0]
+            colour.cpu().numpy(), cover.cpu().numpy(), prompt, radius, round(theta, 3), views.fovy[0]
         )
         return found | {"faces": len(surface.faces)}
 
