@@ -33,7 +33,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.runs: requirements.txt constraints.txt | $(BIN)/python
-	@echo "Installing what Atelier needs into $(VENV), once (about 2 GB with the CPU build of torch)."
+	@echo "Installing what Atelier needs into $(VENV), once (about 2.5 GB with the CPU build of torch)."
 	@echo "Some package indexes send the CUDA build of torch, several GB more. For another build say for example:"
 	@echo "  make app PIP_ARGS='--extra-index-url ADDRESS-OF-AN-INDEX-WITH-THE-BUILD-YOU-WANT'"
 	$(INSTALL) -r requirements.txt
