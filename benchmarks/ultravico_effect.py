@@ -1,7 +1,7 @@
 """Does UltraViCo work? Repetition, speed, drift and survival of the object, for every method, over seeds.
 
-    python -m benchmarks.ultravico_effect --seeds 0:64 --ratio 2 --out rows-2x.jsonl
-    python -m benchmarks.ultravico_effect --ratio 2 --search "alpha=0.9,0.7,0.5,0.3" --methods ultravico \\
+    python -m benchmarks.ultravico_effect --ratios 2,3,4 --search "alpha=0.9,0.5" --out rows.jsonl
+    python -m benchmarks.ultravico_effect --search "alpha=0.9,0.7,0.5,0.3" --methods ultravico \\
         --seeds 10000:10016 --out search.jsonl
 
 Every seed has one caption and one true clip, drawn from the world of moving things, and one noise, shared by all
@@ -36,7 +36,7 @@ from engines.ultravico.pipeline import Weights, locate
 from engines.ultravico.plot import COLUMNS, contact_sheet, thumbnails
 from engines.ultravico.presets import METHODS, MODELS
 from engines.ultravico.sampling import Level, Moment, denoise, scheduler_like
-from engines.ultravico.spec import UltraVicoParams, length_of, size_of
+from engines.ultravico.spec import OWN_DECAY, UltraVicoParams, length_of, size_of
 from pocket.clips import render, sample, write
 
 NUMBERS = ("repetition", "most_repetition", "speed", "speed_share", "drift", "survival", "no_repeat")
@@ -210,7 +210,7 @@ def print_gains(rows: Sequence[dict[str, Any]]) -> None:
     print("\n| ratio | method | settings | pairs | repetition over direct's | speed over data's |")
     print("|" + 6 * "---|")
     for ratio, method, settings in cells:
-        direct = {key[3]: row for key, row in by_key.items() if key[:2] == (ratio, "direct")}
+        direct = {key[3]: row for key, row in by_key.items() if key[:3] == (ratio, "direct", undecayed(settings))}
         mine = {key[3]: row for key, row in by_key.items() if key[:3] == (ratio, method, settings)}
         both = [seed for seed in mine if seed in direct]
         pairs = np.array([[mine[s][n] or 0.0, direct[s][n] or 0.0] for s in both for n in ("repetition",)]).reshape(
@@ -227,6 +227,12 @@ def print_gains(rows: Sequence[dict[str, Any]]) -> None:
         print(f"| {ratio:g}x | {method} | {settings} | {len(both)} | {over:.2f} [{low:.2f}, {high:.2f}] | {pace} |")
 
 
+def undecayed(settings: str) -> str:
+    """The label of the same settings where nothing decays."""
+    kept = {} if settings == "default" else {n: v for n, v in json.loads(settings).items() if n not in OWN_DECAY}
+    return json.dumps(kept) if kept else "default"
+
+
 def grid_of(text: str) -> list[dict[str, Any]]:
     """`alpha=0.9,0.5 steps=12` as every combination."""
     axes = [(name, values.split(",")) for name, _, values in (item.partition("=") for item in text.split())]
@@ -238,16 +244,17 @@ def grid_of(text: str) -> list[dict[str, Any]]:
 
 
 def plans_of(given: argparse.Namespace) -> list[Plan]:
-    """The cells that were asked for: decays once for every setting of `--search`, everything else once."""
-    plans = []
-    for method in given.methods.split(","):
+    """Every method with every setting that means something to it: no decay where nothing decays, nothing for data."""
+    plans: dict[tuple[str, str, float], Plan] = {}
+    cells = itertools.product(map(float, given.ratios.split(",")), given.methods.split(","), grid_of(given.search))
+    for ratio, method, chosen in cells:
         decays = method in METHODS and METHODS[method].decays
-        for chosen in grid_of(given.search) if decays or given.search_all else [{}]:
-            own = {name for name in chosen if name in ("alpha", "beta", "gamma", "period")}
-            values = {**chosen, **({"strength": "custom"} if own else {}), "ratio": given.ratio}
-            params = UltraVicoParams(prompt="a ball", **values)
-            plans.append(Plan(method, json.dumps(chosen) if chosen else "default", params))
-    return plans
+        kept = {} if method == DATA else {name: v for name, v in chosen.items() if decays or name not in OWN_DECAY}
+        strength = {"strength": "custom"} if any(name in OWN_DECAY for name in kept) else {}
+        params = UltraVicoParams(prompt="a ball", ratio=ratio, **strength, **kept)
+        plan = Plan(method, json.dumps(kept) if kept else "default", params)
+        plans.setdefault(plan.key, plan)
+    return list(plans.values())
 
 
 def located(folder: Path | None) -> Weights:
@@ -262,9 +269,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", default="0:64", help="first:last+1")
     parser.add_argument("--methods", default="data,direct,pi,ntk,yarn,riflex,ultravico")
-    parser.add_argument("--ratio", type=float, default=2.0)
-    parser.add_argument("--search", default="", help="settings to combine, e.g. 'alpha=0.9,0.5,0.3'")
-    parser.add_argument("--search-all", action="store_true", help="the settings of --search hold for all methods")
+    parser.add_argument("--ratios", default="2", help="lengths over the training length, one after the other")
+    parser.add_argument("--search", default="", help="settings to combine, e.g. 'steps=8 alpha=0.9,0.5,0.3'")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--weights", type=Path, help="another folder of the pocket model's layout")

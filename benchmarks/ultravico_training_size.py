@@ -1,10 +1,11 @@
 """How good is the pocket model for UltraViCo at the length it was trained for? Prints a table, keeps every row.
 
-    python -m benchmarks.ultravico_training_size --seeds 0:128 --out runs/video_training_size.json
+    python -m benchmarks.ultravico_training_size --seeds 0:128 --out runs/video_training_size.jsonl
 
 Every seed has one caption and one true clip, drawn from the world of moving things; the model's video of the caption
 starts from the same seed. Sampling is the plain, unmodified `WanPipeline`. The finder of objects is tried on the true
-clips first: what it says of them is the first line of the table. Intervals are 95 % bootstraps over seeds.
+clips first: what it says of them is the first line of the table. Rows are appended as they are made, and a second
+start goes on where the first ended. Intervals are 95 % bootstraps over seeds.
 """
 
 from __future__ import annotations
@@ -13,30 +14,31 @@ import argparse
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from diffusers import WanPipeline
 
-from benchmarks.ultravico_effect import batches, caption_of, interval
-from engines.ultravico.metrics import consistency, drift, follow, motion, speed, survival
+from benchmarks.ultravico_effect import batches, caption_of, interval, read_rows
+from engines.ultravico.metrics import consistency, drift, follow, speed, survival
 from engines.ultravico.presets import MODELS
 from pocket.clips import SIDE, render, sample
 
-NUMBERS = ("survival", "speed", "drift", "consistency", "motion")
+NUMBERS = ("survival", "speed", "drift", "consistency")
 FRAMES = 45
 
 
-def measured(seed: int, frames: np.ndarray) -> dict[str, float]:
-    """What is reported of one video, uint8 [T, H, W, 3]."""
+def measured(group: str, seed: int, frames: np.ndarray) -> dict[str, Any]:
+    """The row of one video, uint8 [T, H, W, 3]."""
     track = follow(frames)
     return {
+        "group": group,
         "seed": seed,
         "survival": survival(track),
         "speed": speed(track) or 0.0,
         "drift": drift(frames),
         "consistency": consistency(frames),
-        "motion": motion(frames),
     }
 
 
@@ -57,8 +59,9 @@ def generate(pipeline: WanPipeline, seeds: list[int], steps: int, guidance: floa
     return (np.asarray(frames) * 255).round().astype(np.uint8)
 
 
-def table(groups: dict[str, list[dict[str, float]]]) -> str:
+def table(rows: list[dict[str, Any]]) -> str:
     """The report; the last line is what must hold."""
+    groups = {name: [row for row in rows if row["group"] == name] for name in ("data", "model")}
     lines = [f"| | n | {' | '.join(NUMBERS)} |", f"|{'---|' * (2 + len(NUMBERS))}"]
     for name, rows in groups.items():
         cells = []
@@ -87,17 +90,25 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    seeds = list(range(*map(int, given.seeds.split(":"))))
-    groups = {"data": [measured(seed, render(sample(seed), FRAMES)) for seed in seeds], "model": []}
-    pipeline = WanPipeline.from_pretrained(given.weights)
-    pipeline.set_progress_bar_config(disable=True)
-    for some in batches(seeds, given.batch):
-        begun = time.process_time()
-        videos = generate(pipeline, list(some), given.steps, given.guidance)
-        groups["model"] += [measured(seed, frames) for seed, frames in zip(some, videos, strict=True)]
-        print(f"seeds {some[0]}..{some[-1]}, {(time.process_time() - begun) / len(some):.1f} CPU s each", flush=True)
-    given.out.write_text(json.dumps(groups, indent=1))
-    print(table(groups))
+    seeds = range(*map(int, given.seeds.split(":")))
+    known = {(row["group"], row["seed"]) for row in read_rows(given.out)}
+    with given.out.open("a") as file:
+
+        def keep(rows: list[dict[str, Any]]) -> None:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+            file.flush()
+
+        new = [seed for seed in seeds if ("data", seed) not in known]
+        keep([measured("data", seed, render(sample(seed), FRAMES)) for seed in new])
+        pipeline = WanPipeline.from_pretrained(given.weights)
+        pipeline.set_progress_bar_config(disable=True)
+        for some in batches([seed for seed in seeds if ("model", seed) not in known], given.batch):
+            begun = time.process_time()
+            videos = generate(pipeline, list(some), given.steps, given.guidance)
+            spent = (time.process_time() - begun) / len(some)
+            keep([measured("model", seed, frames) for seed, frames in zip(some, videos, strict=True)])
+            print(f"seeds {some[0]}..{some[-1]}, {spent:.1f} CPU s each", flush=True)
+    print(table([row for row in read_rows(given.out) if row["seed"] in seeds]))
 
 
 if __name__ == "__main__":

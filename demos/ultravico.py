@@ -92,7 +92,7 @@ def _of_model(form: Form, name: str) -> list[Any]:
 
 def _what_they_are() -> str:
     rows = "".join(
-        f"<dt>{escape(method.title)} ({escape(method.role)})</dt><dd>{escape(method.help)} {escape(method.note)}</dd>"
+        f"<dt>{escape(method.title)}</dt><dd>{escape(method.help)} {escape(method.note)}</dd>"
         for method in METHODS.values()
     )
     return f"<details class='hint'><summary>What these methods are</summary><dl>{rows}</dl></details>"

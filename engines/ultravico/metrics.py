@@ -67,22 +67,31 @@ def speed(track: Track) -> float | None:
 
 def repetition(track: Track, lag: int) -> float | None:
     """Mean cosine similarity of the object's mask with itself `lag` frames later; None where no pair has objects."""
-    if not 0 < lag < len(track.masks):
-        return None
-    flat = track.masks.reshape(len(track.masks), -1).astype(np.float32)
-    norms = np.linalg.norm(flat, axis=1)
-    both = (norms[:-lag] > 0) & (norms[lag:] > 0)
-    if not both.any():
-        return None
-    products = (flat[:-lag] * flat[lag:]).sum(1)[both]
-    return float((products / (norms[:-lag] * norms[lag:])[both]).mean())
+    return _at_lag(_likeness(track), lag)
 
 
 def most_repetition(track: Track, least_lag: int, pairs: int = 8) -> float | None:
     """The largest mean similarity over all lags from `least_lag` on that leave at least `pairs` pairs of frames."""
-    found = [repetition(track, lag) for lag in range(max(1, least_lag), len(track.masks) - pairs + 1)]
+    likeness = _likeness(track)
+    found = [_at_lag(likeness, lag) for lag in range(max(1, least_lag), len(likeness) - pairs + 1)]
     known = [value for value in found if value is not None]
     return max(known) if known else None
+
+
+def _likeness(track: Track) -> np.ndarray:  # float32 [T, T]
+    """Cosine similarity of every two masks; not a number where one of them is empty."""
+    flat = track.masks.reshape(len(track.masks), -1).astype(np.float32)
+    norms = np.linalg.norm(flat, axis=1)
+    norms[norms == 0] = np.nan
+    return (flat @ flat.T) / norms / norms[:, None]
+
+
+def _at_lag(likeness: np.ndarray, lag: int) -> float | None:  # [T, T]
+    if not 0 < lag < len(likeness):
+        return None
+    pairs = np.diagonal(likeness, lag)
+    known = pairs[~np.isnan(pairs)]
+    return float(known.mean()) if len(known) else None
 
 
 def drift(frames: np.ndarray) -> float:  # uint8 [T, H, W, 3]

@@ -7,7 +7,6 @@ Every chosen method and baseline is sampled from the same noise. What a method i
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
@@ -37,7 +36,6 @@ from studio.errors import InvalidInput
 
 PREVIEWS = 8  # previews of one video at most: its middle frame, from the predicted clean latents
 CHECKPOINTS = 4  # checkpoints of one video
-STAMP = (1980, 1, 1, 0, 0, 0)  # of every file in an archive, so that equal frames give equal bytes
 
 
 @torch.no_grad()
@@ -103,7 +101,9 @@ class _Work:
         """What is known of the picture the video starts from, on every branch."""
         assert isinstance(self.family, WanImageFamily)
         self.ctx.progress(0, self.total, "Looking at the picture")
-        picture = ImageOps.exif_transpose(Image.open(io.BytesIO(self.ctx.input(self.params.image)))).convert("RGB")
+        assert self.params.image is not None  # validated
+        given = Image.open(io.BytesIO(self.ctx.input(self.params.image.sha256)))
+        picture = ImageOps.exif_transpose(given).convert("RGB")
         picture = ImageOps.fit(picture, (self.shape.width, self.shape.height), Image.Resampling.LANCZOS)
         with self.weights.lend(self.ctx, *self.family.image_parts) as parts:
             seen = self.family.see(parts, picture, self.ctx.device).to(conditions[0].embeds.dtype)
@@ -212,7 +212,7 @@ class _Work:
         facts = {"role": about.role, "method": method, "title": about.title, "seed": self.params.seed}
         note = {"note": about.note} if about.note else {}
         self.ctx.save(f"{name}.mp4", "video", frames, fps=self.fps, **facts, **note)
-        self.ctx.save(f"{name}-frames.zip", "archive", archive(frames), **{**facts, "role": "frames"})
+        self.ctx.save(f"{name}-frames.zip", "archive", stills(frames), **{**facts, "role": "frames"})
         period = decay_of(self.params).period or self.model.period
         spread = None if period is None else period * self.model.frames_per_latent
         self.ctx.metrics(f"{name}.mp4", **measure(frames, spread, self.model.countable, self.model.repeat_distance))
@@ -226,11 +226,11 @@ class _Work:
         seed = self.params.seed
         rows = {METHODS[method].title: self.rows[method] for method in self.params.methods}
         times = [float(t) for t in np.linspace(0, (self.shape.frames - 1) / self.fps, COLUMNS)]
-        self.ctx.save(f"contact-{seed}.png", "image", contact_sheet(rows, times), role="contact sheet", seed=seed)
+        self.ctx.save(f"contact-{seed}.png", "image", contact_sheet(rows, times), role="sheet", seed=seed)
         shown = None
         if self.pattern:
             shown = diagram(self.pattern, self.params, self.family, self.shape.latent_frames)
-            self.ctx.save(f"pattern-{seed}.png", "image", pattern_plot(shown), role="diagnostics", seed=seed)
+            self.ctx.save(f"pattern-{seed}.png", "image", pattern_plot(shown), role="plot", seed=seed)
         decays = length_of(self.params).ratio > 1 and any(METHODS[name].decays for name in self.params.methods)
         way = {"attention": self.way.name} if decays else {}
         self.ctx.metrics("", **way, **(pattern_numbers(shown) if shown else {}))
@@ -238,12 +238,11 @@ class _Work:
         self.ctx.progress(self.reached, self.total, "Done")
 
 
-def archive(frames: np.ndarray) -> bytes:  # uint8 [T, H, W, 3]
-    """All frames as PNG in a zip whose bytes depend on nothing else."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as file:
-        for number, frame in enumerate(frames):
-            picture = io.BytesIO()
-            Image.fromarray(frame).save(picture, "PNG", compress_level=6)
-            file.writestr(zipfile.ZipInfo(f"frame-{number:05d}.png", STAMP), picture.getvalue())
-    return buffer.getvalue()
+def stills(frames: np.ndarray) -> dict[str, bytes]:  # uint8 [T, H, W, 3]
+    """All frames as PNG, by file name, to be kept in one archive."""
+    files = {}
+    for number, frame in enumerate(frames):
+        picture = io.BytesIO()
+        Image.fromarray(frame).save(picture, "PNG", compress_level=6)
+        files[f"frame-{number:05d}.png"] = picture.getvalue()
+    return files

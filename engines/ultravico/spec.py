@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from engines.ultravico import estimate as cost
 from engines.ultravico.presets import METHODS, MODELS, ModelPreset
 from engines.ultravico.prompt import check_prompt, prompt_notes, unknown_words, vocabulary
-from studio.contract import DeviceFacts, EngineSpec, Estimate, Metric, Paper, Params
+from studio.contract import DeviceFacts, EngineSpec, Estimate, FileRef, Metric, Paper, Params
 from studio.errors import InvalidInput
 
 __all__ = ["METHODS", "MODELS", "SPEC", "UltraVicoParams", "decay_of", "length_of", "unknown_words", "vocabulary"]
@@ -60,8 +60,11 @@ class UltraVicoParams(Params):
         title="Strength",
         description="How much attention beyond the window is decayed; custom reads alpha and the bands below.",
     )
-    image: str = Field(
-        "", title="Picture", description="Hash of an uploaded picture, for the model that starts from one."
+    image: FileRef | None = Field(
+        None,
+        title="Picture",
+        description="What the video starts from, for the model that starts from a picture.",
+        json_schema_extra={"accept": "image/*"},
     )
     steps: int = Field(16, ge=1, le=200, title="Steps", description="Denoising steps; more are slower and cleaner.")
     guidance: float = Field(
@@ -271,9 +274,9 @@ def _check_size(params: UltraVicoParams) -> None:
 
 def _check_image(params: UltraVicoParams) -> None:
     model = MODELS[params.model]
-    if model.takes_image and not params.image:
+    if model.takes_image and params.image is None:
         raise InvalidInput(f"{model.title} starts from a picture.", "Upload one.", field="image")
-    if params.image and not model.takes_image:
+    if params.image is not None and not model.takes_image:
         starts = next(preset.title for preset in MODELS.values() if preset.takes_image)
         raise InvalidInput(
             f"{model.title} does not start from a picture.", f"Choose {starts}, or leave it out.", field="image"

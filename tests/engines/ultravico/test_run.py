@@ -22,6 +22,7 @@ from studio.errors import Cancelled, InvalidInput, WeightsMissing
 from tests.engines.fake_context import Crash, FakeContext
 
 PROMPT = "a red ball moving right over grey"
+UPLOAD = {"sha256": "ab" * 32, "name": "start.png"}
 
 
 def params(**changes: Any) -> UltraVicoParams:
@@ -114,8 +115,11 @@ def test_what_a_run_leaves(small: Path):
         == ctx.attributes["ultravico-7.mp4"]
     )
     with zipfile.ZipFile(io.BytesIO(ctx.files["direct-7-frames.zip"])) as file:
-        frames = [np.asarray(Image.open(io.BytesIO(file.read(name)))) for name in sorted(file.namelist())]
+        frames = [np.asarray(Image.open(io.BytesIO(file.read(name)))) for name in sorted(file.namelist())[:29]]
+        assert len(file.namelist()) == 30, "and where they come from"
     assert np.array_equal(np.stack(frames), videos["direct"])
+    assert ctx.attributes["contact-7.png"]["role"] == "sheet"
+    assert ctx.attributes["pattern-7.png"]["role"] == "plot"
     assert set(ctx.numbers["direct-7.mp4"]) >= {"motion", "consistency", "drift", "survival"}
     assert ctx.numbers[""]["attention"] == "stripes"
     assert 0 < ctx.numbers[""]["harmonic_share"] <= 1
@@ -230,8 +234,8 @@ def test_wan_from_a_picture(short: Path):
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
-    ctx.uploads["abc"] = buffer.getvalue()
-    videos = made(ctx, params(model="wan_image", image="abc", ratio=1.4, width=32, height=32, negative_prompt=""))
+    ctx.uploads[UPLOAD["sha256"]] = buffer.getvalue()
+    videos = made(ctx, params(model="wan_image", image=UPLOAD, ratio=1.4, width=32, height=32, negative_prompt=""))
     pipe = pipeline_of(short, "wan_image", WanImageToVideoPipeline)
     # The library reads text for this pipeline with a package that it only needs here.
     text = WanPipeline(pipe.tokenizer, pipe.text_encoder, vae=None, scheduler=None)
@@ -254,7 +258,7 @@ def test_a_folder_without_rotary_positions_is_refused(published: Path, tmp_path:
 
 @pytest.mark.parametrize("model", [name for name, preset in presets.MODELS.items() if not preset.local])
 def test_missing_weights_name_command_size_and_licence(tmp_path: Path, model: str):
-    image = "abc" if presets.MODELS[model].takes_image else ""
+    image = UPLOAD if presets.MODELS[model].takes_image else None
     with pytest.raises(WeightsMissing) as caught:
         run(FakeContext(tmp_path), params(model=model, ratio=2.0, image=image))
     assert f"hf download {presets.MODELS[model].repo} --revision" in caught.value.remedy

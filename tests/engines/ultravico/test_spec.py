@@ -56,7 +56,7 @@ def params(**changes: Any) -> UltraVicoParams:
         ({"height": 8}, "height"),
         ({"model": "wan", "width": 840}, "width"),
         ({"model": "wan_image"}, "image"),
-        ({"image": "abc"}, "image"),
+        ({"image": {"sha256": "ab" * 32}}, "image"),
         ({"alpha": 0.8}, "alpha"),
         ({"beta": 0.8}, "beta"),
         ({"gamma": 2.0}, "gamma"),
