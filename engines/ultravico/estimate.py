@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from engines.ultravico.presets import ModelPreset
 
 SPEED = {"cpu": 0.05, "cuda": 200.0}  # TFLOP/s before the first timing of this device
-DECAYED = 2.5  # attention with decay over attention without, CPU; benchmarks/ultravico_attention.py
+DECAYED = 2.0  # attention with decay over attention without, CPU; benchmarks/ultravico_attention.py
 SLACK = 0.35 * 2**30  # bytes: runtime, allocator, encoder
 TILE = 256  # pixels a side of a decoding tile
 PLANS = ("fast", "tiled", "thrifty")  # thrifty: tiles, small attention blocks, and one network at a time
-ROWS = {"fast": 512, "tiled": 256, "thrifty": 64}  # query rows of one attention block
+ROWS = {"fast": 128, "tiled": 128, "thrifty": 64}  # query rows of one attention block; 128 are the fastest
 DEVICE_SHARE = 0.92  # of a device's memory that one run may plan with
 
 

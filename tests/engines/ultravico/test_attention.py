@@ -46,6 +46,14 @@ def test_stripes_give_what_the_dense_form_gives(decay: Decay, smooth: bool):
         torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
 
 
+def test_stripes_of_logits_too_large_for_a_plain_exponential():
+    q, k, v = qkv(97)
+    tensors = [20 * q, k, v]  # logits of several hundreds
+    for name in ("bands", "first frame", "stronger beyond"):
+        wanted = dense_attention(*tensors, DECAYS[name])
+        torch.testing.assert_close(striped_attention(*tensors, DECAYS[name], rows=8), wanted, atol=1e-4, rtol=0)
+
+
 def test_stripes_of_half_precision_and_of_few_heads_at_a_time(monkeypatch: pytest.MonkeyPatch):
     wanted = dense_attention(*qkv(97), DECAYS["bands"])
     half = striped_attention(*qkv(97, dtype=torch.bfloat16), DECAYS["bands"])
