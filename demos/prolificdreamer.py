@@ -5,14 +5,15 @@ Widgets and layout only. What the words, ranges and defaults are stands in engin
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from demos.panel import QUIET, Form, presets, raw, title
-from engines.prolificdreamer.spec import METHODS, MODELS, known_words
+from demos.panel import QUIET, Form, raw, title
+from engines.prolificdreamer.spec import METHODS, MODELS, ProlificDreamerParams, known_words
 from studio.contract import EngineSpec
 
 if TYPE_CHECKING:
@@ -143,7 +144,8 @@ def _widgets(spec: EngineSpec) -> Form:
     with gr.Row(elem_classes="examples"):
         for text in EXAMPLES:
             gr.Button(text, size="sm").click(lambda text=text: text, None, prompt, **QUIET)
-    presets(form)
+    with gr.Row(elem_classes="examples"):
+        buttons = {name: gr.Button(name.capitalize(), size="sm", elem_id=f"preset-{name}") for name in spec.presets}
     form.field("task", choices=TASKS)
     model = form.field("model", choices=[(preset.title, name) for name, preset in MODELS.items()])
     words = raw(_words("pocket"), visible=bool(_words("pocket")))
@@ -158,7 +160,16 @@ def _widgets(spec: EngineSpec) -> Form:
             for field in fields:
                 form.field(field, fold=fold)
     model.input(lambda name: _of_model(form, name), model, [words, *form.inputs], **QUIET)
+    for name, button in buttons.items():
+        whole = _whole(spec.presets[name])
+        shown = [words, *form.inputs]
+        button.click(lambda whole=whole: [_of_words(whole["model"]), *form.fill(whole)], None, shown, **QUIET)
     return form
+
+
+def _whole(preset: Mapping[str, Any]) -> dict[str, Any]:
+    """All that a preset decides, so that one chosen after another leaves nothing of it behind; the prompt stays."""
+    return ProlificDreamerParams(**preset).model_dump(exclude={"prompt", "seed", "start_from"})
 
 
 def measured_effect() -> str:
@@ -169,8 +180,12 @@ def measured_effect() -> str:
 
 def _of_model(form: Form, name: str) -> list[Any]:
     """Another model brings its own settings and its own words."""
-    words = _words(name)
-    return [gr.update(value=words, visible=bool(words)), *form.fill(MODELS[name].settings)]
+    return [_of_words(name), *form.fill(MODELS[name].settings)]
+
+
+def _of_words(model: str) -> Any:
+    words = _words(model)
+    return gr.update(value=words, visible=bool(words))
 
 
 def _what_they_are() -> str:

@@ -142,7 +142,11 @@ class Distiller:
         else:
             positive = [self.wording.positive(side) for side in views.sides]
             unwanted = [self.wording.unwanted(side) for side in views.sides]
-        uncond, cond = self.teacher.epsilon(x_t, t, [self.teacher.text(unwanted), self.teacher.text(positive)])
+        wanted = self.teacher.text(positive)
+        if self.guidance.scale == 1.0:  # what is unconditional would cancel out
+            (cond,) = self.teacher.epsilon(x_t, t, [wanted])
+            return cond, cond
+        uncond, cond = self.teacher.epsilon(x_t, t, [self.teacher.text(unwanted), wanted])
         return uncond, cond
 
     def _perp_neg(self, x_t: Tensor, t: Tensor, views: Views) -> tuple[Tensor, Tensor]:

@@ -35,12 +35,14 @@ class MethodWork:
         self.resumed: State = {}
 
     def run(self) -> None:
-        """Every method that has not finished in an earlier attempt."""
+        """Every method that has not finished in an earlier attempt; none is begun once the owner has enough."""
         self.total = sum(self.steps(method) for method in self.params.methods)
         self.resumed = (self.ctx.resume() or (0, {}))[1]
         self.ctx.progress(0, self.total, "Reading the prompt")
         with lend_teacher(self.ctx, self.weights, self.wording) as teacher:
-            for method in self.params.methods:
+            for position, method in enumerate(self.params.methods):
+                if position and self.ctx.enough():
+                    break
                 if not self.ctx.done(self.diary_name(method)):
                     self.make(method, teacher)
                 self.reached += self.steps(method)

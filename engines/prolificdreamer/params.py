@@ -1,6 +1,7 @@
 """Every knob of ProlificDreamer: title, help, range, unit and default. Data only; imports no torch.
 
-Defaults are those of the preview on the pocket model; `presets.MODELS` and the spec's presets bring others.
+Defaults are those of the preview on the pocket model; other models in `presets.MODELS` and the spec's presets bring
+others.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from engines.prolificdreamer.presets import GREY_BACKDROP, MODELS
+from engines.prolificdreamer.presets import MODELS, POCKET
 from studio.contract import FileRef, Params
 
 MethodName = Literal["vsd", "sds", "sds_50", "sds_100", "ancestral"]
@@ -18,6 +19,7 @@ Format = Literal["glb", "obj", "ply", "video", "field", "training"]
 Pair = tuple[float, float]
 Schedule = tuple[float, ...]
 
+_OURS = POCKET.settings
 KNOTS = "One number; or value, value, step; or step, value, value, step and further pairs of value and step."
 
 
@@ -52,7 +54,7 @@ class ProlificDreamerParams(Params):
     )
     negative_prompt: str = Field("", title="Negative prompt", description="What to steer away from; may stay empty.")
     scene: str = Field(
-        "",
+        _OURS["scene"],
         title="Words after the side",
         description="Said after the side, e.g. the background the model should draw.",
     )
@@ -72,7 +74,11 @@ class ProlificDreamerParams(Params):
 
     # -- guidance and times ----------------------------------------------------------------------------------------
     guidance: float = Field(
-        7.5, ge=0, le=200, title="Guidance", description="Of VSD, and of SDS at the same guidance. Published: 7.5."
+        _OURS["guidance"],
+        ge=0,
+        le=200,
+        title="Guidance",
+        description="Of VSD, and of SDS at the same guidance. Published: 7.5.",
     )
     weighting: Literal["sigma2", "uniform", "fantasia3d"] = Field(
         "sigma2", title="Weight of a timestep", description="sigma2 is published."
@@ -126,7 +132,9 @@ class ProlificDreamerParams(Params):
     hidden: int = Field(
         0, ge=0, le=256, title="Hidden units", description="Of the decoder; 0: one linear layer, as published."
     )
-    bound: float = Field(1.0, gt=0, le=10, title="Half side of the cube", description="In the unit of the cameras.")
+    bound: float = Field(
+        _OURS["bound"], gt=0, le=10, title="Half side of the cube", description="In the unit of the cameras."
+    )
     start: Literal["object", "scene", "centred"] = Field(
         "object", title="Start as", description="A ball, a hollow room, or a ball within a room."
     )
@@ -136,13 +144,13 @@ class ProlificDreamerParams(Params):
     )
     density_noise: bool = Field(False, title="Density noise", description="N(0, 1) in training, as published.")
     background: Literal["learned", "floor", "none", "black", "white"] = Field(
-        "floor",
+        _OURS["background"],
         title="Background",
         description="A network of the direction (published); a picture on the ground, so that shadows lie there; "
         "one colour; black; or white.",
     )
     backdrop: tuple[float, float, float] = Field(
-        GREY_BACKDROP,
+        _OURS["backdrop"],
         title="Background colour",
         description="Red, green, blue in 0 to 1, for 'none' and for the start of 'floor'.",
     )
@@ -198,7 +206,7 @@ class ProlificDreamerParams(Params):
 
     # -- phi -------------------------------------------------------------------------------------------------------
     estimator: Literal["copy", "lora", "lora_separate", "small"] = Field(
-        "copy",
+        _OURS["estimator"],
         title="Score estimator",
         description="A copy of the teacher; adapters on the teacher; adapters on a second model (published); "
         "or a small U-Net without text.",
@@ -220,24 +228,30 @@ class ProlificDreamerParams(Params):
     )
 
     # -- cameras ---------------------------------------------------------------------------------------------------
-    radius: Pair = Field((1.0, 1.5), title="Camera distance", description="Least and largest; published: 1, 1.5.")
+    radius: Pair = Field(
+        _OURS["radius"], title="Camera distance", description="Least and largest; published: 1, 1.5."
+    )
     fovy: Pair = Field(
-        (40.0, 70.0),
+        _OURS["fovy"],
         title="Field of view",
         description="Vertical; published: 40, 70.",
         json_schema_extra=_unit("degrees"),
     )
     theta: Pair = Field(
-        (0.0, 120.0),
+        _OURS["theta"],
         title="Polar angle",
         description="From straight above; published: 0, 120.",
         json_schema_extra=_unit("degrees"),
     )
     sphere_share: float = Field(
-        0.5, ge=0, le=1, title="Cameras on the hemisphere", description="Share drawn there instead; published: 0.5."
+        _OURS["sphere_share"],
+        ge=0,
+        le=1,
+        title="Cameras on the hemisphere",
+        description="Share drawn there instead; published: 0.5.",
     )
     overhead_share: float = Field(
-        0.0, ge=0, le=1, title="Cameras from above", description="Share that looks down steeply."
+        _OURS["overhead_share"], ge=0, le=1, title="Cameras from above", description="Share that looks down steeply."
     )
 
     # -- surface and colours ---------------------------------------------------------------------------------------

@@ -38,6 +38,19 @@ class ModelPreset:
         return self.teacher.title
 
 
+LARGE: dict[str, Any] = {  # what suits large models, as released
+    "guidance": 7.5,
+    "scene": "",
+    "radius": (1.0, 1.5),
+    "fovy": (40.0, 70.0),
+    "theta": (0.0, 120.0),
+    "sphere_share": 0.5,
+    "overhead_share": 0.0,
+    "bound": 1.0,
+    "background": "learned",
+    "backdrop": (0.5, 0.5, 0.5),
+}
+
 POCKET = ModelPreset(
     teacher=Source("Pocket model", str(ASSETS / "pocket" / "text2image")),
     estimator=None,
@@ -51,6 +64,7 @@ POCKET = ModelPreset(
     encoder_bytes=12e6,
     measured=True,
     settings={
+        "guidance": 7.5,
         "scene": ", on a plain grey background",
         "radius": (3.0, 3.4),
         "fovy": (42.0, 42.0),
@@ -60,6 +74,7 @@ POCKET = ModelPreset(
         "bound": 1.2,
         "background": "floor",
         "backdrop": GREY_BACKDROP,
+        "estimator": "copy",
     },
 )
 
@@ -90,7 +105,7 @@ SD21 = ModelPreset(
     unet_flop=0.68,
     encoder_flop=1.1,
     encoder_bytes=4.5e9,
-    settings={"estimator": "lora_separate"},
+    settings={**LARGE, "estimator": "lora_separate"},
 )
 
 SD15 = ModelPreset(
@@ -112,7 +127,7 @@ SD15 = ModelPreset(
     unet_flop=0.68,
     encoder_flop=1.1,
     encoder_bytes=4.5e9,
-    settings={"estimator": "lora"},
+    settings={**LARGE, "estimator": "lora"},
 )
 
 MODELS = {"pocket": POCKET, "full": SD21, "sd15": SD15}

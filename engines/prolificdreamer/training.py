@@ -115,12 +115,16 @@ class Keeper:
 def train(stage: Stage, keeper: Keeper, start: int, diary: Diary) -> None:
     """Run the stage from step `start` to its end.
 
-    A step that gives no numbers is undone: back to the newest kept state, at half the rates. Raises EngineFailed if
-    that happens too often, and Cancelled or Paused after what there is has been kept.
+    A step that gives no numbers is undone: back to the newest kept state, at half the rates. Ends early where the
+    owner has enough. Raises EngineFailed if numbers fail too often, and Cancelled or Paused after what there is has
+    been kept.
     """
     index, good = start, (start, stage.state())
     keeper.report(stage, index, {})
     while index < stage.steps:
+        if keeper.ctx.enough():
+            keeper.checkpoint(index, stage.state(), diary)  # so that a later attempt stops here as well
+            return
         try:
             keeper.ctx.check()
         except (Cancelled, Paused):

@@ -40,7 +40,7 @@ class FakeModels:
 
 
 class FakeContext:
-    """See `studio.contract.Context`. `stop_at` cancels and `crash_at` raises after that many checks."""
+    """See `studio.contract.Context`. After that many checks: `stop_at` cancels, `crash_at` raises, `enough_at`."""
 
     def __init__(
         self,
@@ -50,10 +50,11 @@ class FakeContext:
         models: FakeModels | None = None,
         stop_at: int | None = None,
         crash_at: int | None = None,
+        enough_at: int | None = None,
     ) -> None:
         self.device, self.plan, self.weights = "cpu", plan, weights
         self.models = models or FakeModels()
-        self.stop_at, self.crash_at = stop_at, crash_at
+        self.stop_at, self.crash_at, self.enough_at = stop_at, crash_at, enough_at
         self.checks = 0
         self.uploads: dict[str, bytes] = {}
         self.reports: list[tuple[int, int, str]] = []
@@ -85,7 +86,7 @@ class FakeContext:
             raise Crash
 
     def enough(self) -> bool:
-        return False
+        return self.enough_at is not None and self.checks >= self.enough_at
 
     def generator(self, seed: int) -> torch.Generator:
         return torch.Generator("cpu").manual_seed(seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -53,6 +54,24 @@ def test_times_come_from_the_range_of_the_step():
     x0 = torch.randn(2, 3, 8, 8)
     assert distiller.push(x0, None, 9, tiny.streams()).times == (20, 980)
     assert distiller.push(x0, None, 10, tiny.streams()).times == (20, 500)
+
+
+def test_at_guidance_one_the_teacher_is_asked_once_and_says_the_same():
+    x0 = torch.randn(4, 3, 8, 8, generator=tiny.generator(5))
+    asked: list[int] = []
+
+    class Counting(tiny.ExactTeacher):
+        def epsilon(self, x_t: Tensor, t: Tensor, texts: Sequence[Tensor]) -> list[Tensor]:
+            asked.append(len(texts))
+            return super().epsilon(x_t, t, texts)
+
+    teacher = Counting(pictures())
+    plain, nearly = (
+        Distiller(teacher, None, WORDING, Guidance("sds", scale=scale)).push(x0, VIEWS, 0, tiny.streams()).gradient
+        for scale in (1.0, 1.0 + 1e-9)
+    )
+    assert asked == [1, 2]
+    torch.testing.assert_close(plain, nearly, atol=1e-5, rtol=1e-5)
 
 
 def test_a_look_is_the_gradient_of_the_picture():

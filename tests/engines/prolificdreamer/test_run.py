@@ -118,7 +118,7 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(small: Path):
     whole = made(wanted)
     assert {"vsd-7-1.glb", "vsd-7-2.glb"} <= set(whole.files)
     assert whole.files["vsd-7-1-field.safetensors"] != whole.files["vsd-7-2-field.safetensors"]
-    for crash_at in (2, 4, 7, 9, 12, 15, 18, 22):
+    for crash_at in (2, 7, 15, 20):  # fields and later stages, of the first and of the second method
         ctx = FakeContext(models=whole.models, crash_at=crash_at)
         with pytest.raises(Crash):
             run(ctx, wanted)
@@ -136,6 +136,14 @@ def test_a_cancelled_run_keeps_what_it_has(small: Path):
     assert {"vsd-7.png", "vsd-7.glb", "vsd-7-field.safetensors"} <= set(ctx.files)
     assert ctx.attributes["vsd-7.png"]["note"] == "Cancelled before its end."
     assert ctx.newest is not None
+
+
+def test_whoever_has_enough_gets_files_and_no_further_method(small: Path):
+    ctx = made(params(methods=("vsd", "sds"), formats=("glb",)), enough_at=3)
+    assert {"vsd-7.png", "vsd-7.glb", "vsd-7-steps.csv"} <= set(ctx.files)
+    rows = list(csv.DictReader(io.StringIO(ctx.files["vsd-7-steps.csv"].decode())))
+    assert [row["step"] for row in rows] == ["0", "1"]
+    assert not [name for name in ctx.files if name.startswith("sds")]
 
 
 def test_more_steps_go_on_from_a_training_file(small: Path):

@@ -87,6 +87,17 @@ def test_a_cancelled_run_is_kept_where_it_stands():
     assert again.done == [6, 7, 8, 9]
 
 
+def test_whoever_has_enough_gets_what_there_is():
+    ctx, stage = FakeContext(enough_at=6), Counter()
+    train(stage, keeper(ctx), 0, Diary())
+    assert stage.done == [0, 1, 2, 3, 4, 5]
+    assert ctx.newest[0] == 106
+    again = Counter()
+    start, diary = resumed(ctx.again(), again)
+    train(again, keeper(FakeContext(enough_at=0)), start, diary)
+    assert again.value == stage.value
+
+
 def test_a_step_without_numbers_is_undone_at_half_the_rates():
     ctx, stage, diary = FakeContext(), Counter(bad=6, limit=0.3), Diary()
     train(stage, keeper(ctx), 0, diary)
