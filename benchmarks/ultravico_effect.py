@@ -212,18 +212,17 @@ def print_gains(rows: Sequence[dict[str, Any]]) -> None:
     for ratio, method, settings in cells:
         direct = {key[3]: row for key, row in by_key.items() if key[:3] == (ratio, "direct", undecayed(settings))}
         mine = {key[3]: row for key, row in by_key.items() if key[:3] == (ratio, method, settings)}
-        both = [seed for seed in mine if seed in direct]
-        pairs = np.array([[mine[s][n] or 0.0, direct[s][n] or 0.0] for s in both for n in ("repetition",)]).reshape(
-            -1, 2
-        )
+        # A seed whose object is nowhere to be seen one period later says nothing about repetition: it is left out.
+        both = [s for s in mine if s in direct and None not in (mine[s]["repetition"], direct[s]["repetition"])]
+        pairs = np.array([[rows[s]["repetition"] for rows in (mine, direct)] for s in both]).reshape(-1, 2)
         if not len(pairs):
             continue
         rng = np.random.default_rng(0)
         drawn = pairs[rng.integers(0, len(pairs), (RESAMPLES, len(pairs)))].mean(1)
-        low, high = np.percentile(drawn[:, 0] / drawn[:, 1], (2.5, 97.5))
+        low, high = np.percentile(drawn[:, 0] / np.maximum(drawn[:, 1], 1e-9), (2.5, 97.5))
         shares = np.array([np.nan if mine[s]["speed_share"] is None else mine[s]["speed_share"] for s in both], float)
         pace = "{:.2f} [{:.2f}, {:.2f}]".format(*interval(shares, rng))
-        over = pairs[:, 0].mean() / pairs[:, 1].mean()
+        over = pairs[:, 0].mean() / max(pairs[:, 1].mean(), 1e-9)
         print(f"| {ratio:g}x | {method} | {settings} | {len(both)} | {over:.2f} [{low:.2f}, {high:.2f}] | {pace} |")
 
 
