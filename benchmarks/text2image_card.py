@@ -78,12 +78,13 @@ def judged(report: dict[str, Any]) -> str:
     """What the judge's examination found."""
     clean, worn = report["clean"], report["worn"]
     named = {
-        "kind": "kind",
-        "colour": "colour",
-        "number": "number",
-        "view_of_sided": "side, of kinds whose sides it tells",
+        "kind": "kind right",
+        "colour": "colour right",
+        "number": "number right",
+        "view_of_sided": "side right, of kinds whose sides it tells",
+        "whole": "taken for whole",
     }
-    right = [(f"{said} right", f"{clean[name]:.1%}", f"{worn[name]:.1%}") for name, said in named.items()]
+    right = [(said, f"{clean[name]:.1%}", f"{worn[name]:.1%}") for name, said in named.items()]
     ways = [
         (way.replace("_", " ") + (" (never trained on)" if way in UNSEEN_WAYS else ""), f"{found:.1%}")
         for way, found in report["broken_noticed"].items()
@@ -138,8 +139,8 @@ def _trust(report: dict[str, Any]) -> str:
     worst = min(noticed, key=noticed.__getitem__)
     return (
         f"The judge, on unseen renders: kind {clean['kind']:.1%}, colour {clean['colour']:.1%}, number "
-        f"{clean['number']:.1%}; of pictures broken on purpose it notices {noticed[worst]:.0%} "
-        f"({worst.replace('_', ' ')}) to {max(noticed.values()):.0%}."
+        f"{clean['number']:.1%}, and {1 - clean['whole']:.1%} of them wrongly called broken; of pictures broken on "
+        f"purpose it notices {noticed[worst]:.0%} ({worst.replace('_', ' ')}) to {max(noticed.values()):.0%}."
     )
 
 

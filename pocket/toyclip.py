@@ -19,6 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig, PreTrainedTokenizerFast
 
+from engines.shared.training import Recipe, optimisers, rate
 from engines.text2image.judge import to_tensor
 from pocket import toyjudge
 from pocket.broken import worn
@@ -27,7 +28,8 @@ from pocket.text2image import build_words
 from pocket.toys import KINDS
 from pocket.wording import COLOURS, GROUNDS, MATERIALS, PLAINS, SKIES, VIEWS, ToySpec, write
 
-SEED, STEPS, BATCH, RATE = 5, 1500, 64, 1e-3
+SEED, STEPS, BATCH = 5, 600, 64
+RECIPE = Recipe(muon_rate=0.02, adam_rate=2e-3, steps=STEPS, warmup=20, cooldown=STEPS // 2)
 SHARDS = 6  # of the pool of the text-to-image model, 2000 pictures each
 WIDTH, LAYERS, HEADS = 96, 3, 3
 PROJECTION = 96
@@ -123,12 +125,13 @@ def _shares(right: Tensor, dim: int) -> Tensor:
 def fit(
     sights: Sights, words: PreTrainedTokenizerFast, log: Callable[[str], None], steps: int = STEPS, batch: int = BATCH
 ) -> CLIPModel:
-    """Train both towers: AdamW, one cycle of the rate."""
+    """Train both towers: Muon for the layers, AdamW for the rest; the rate falls to zero over the second half."""
     torch.manual_seed(SEED)
     rng, generator = np.random.default_rng(SEED), torch.Generator().manual_seed(SEED)
     model = build(words).train()
-    optimiser = torch.optim.AdamW(model.parameters(), RATE, betas=(0.9, 0.98), weight_decay=0.05)
-    plan = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps, pct_start=0.1)
+    recipe = replace(RECIPE, steps=steps, cooldown=max(1, steps // 2))
+    parts = optimisers(model, recipe, _hidden)
+    plans = [torch.optim.lr_scheduler.LambdaLR(part, lambda step: rate(step, recipe)) for part in parts]
     for step in tqdm(range(steps), "clip", disable=None):
         chosen = rng.integers(len(sights), size=batch)
         truths = [sights.truths[i] for i in chosen]
@@ -138,12 +141,17 @@ def fit(
         value = loss(model, pictures, encode(words, captions), fits(captions, truths))
         value.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-        plan.step()
+        for part, plan in zip(parts, plans, strict=True):
+            part.step()
+            part.zero_grad(set_to_none=True)
+            plan.step()
         if (step + 1) % 100 == 0:
             log(f"clip: step {step + 1} of {steps}, loss {value.item():.3f}")
     return model.eval()
+
+
+def _hidden(name: str, weight: Tensor) -> bool:
+    return weight.ndim == 2 and "encoder.layers" in name
 
 
 def encode(words: PreTrainedTokenizerFast, captions: Sequence[ToySpec]) -> Tensor:  # -> int64 [B, T]

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from engines.text2image.judge import BROKEN, COLOURS, KINDS, NUMBERS, VIEWS, JudgeNet, fit, to_tensor
+from engines.text2image.judge import BROKEN, COLOURS, KINDS, NUMBERS, VIEWS, JudgeNet, classes, fit, to_tensor
 from pocket.broken import HALVING, UNSEEN_WAYS, WAYS, broken, worn
 from pocket.sides import Sights, gather, of_pool
 from pocket.wording import ToySpec
@@ -25,6 +25,8 @@ SHARDS = 4  # of the pool of the text-to-image model, 2000 pictures each
 EPOCHS = 6
 EXAM_SEED, EXAM_COUNT = 400_000_000, 2400
 SIDED = 0.9  # recall of every view that makes a kind one whose side can be told
+REFUSED = 0.05  # share of whole, worn pictures of its training that a judge may take for broken ones
+GAUGED = 960  # of the pictures from all sides, that this is set on
 SPOILT, ATONCE = 0.4, 6  # share of broken pictures in training, and in how many ways in one batch
 
 
@@ -61,31 +63,49 @@ def distort(pictures: Tensor, truth: dict[str, Tensor], generator: torch.Generat
 
 
 @torch.no_grad()
-def predict(net: JudgeNet, pictures: Tensor) -> dict[str, Tensor]:  # [B, 3, 64, 64] -> int64 [B] each
+def predict(net: JudgeNet, pictures: Tensor, broken_from: float) -> dict[str, Tensor]:  # [B, 3, 64, 64] -> int64 [B]
     """The class of every head."""
+    return classes(_logits(net, pictures), broken_from)
+
+
+@torch.no_grad()
+def gauge(net: JudgeNet, known: Sights) -> float:
+    """From which probability on a picture counts as broken, so that few whole pictures of the training do.
+
+    Half a toy shares its probability with a kind; waiting for the broken class to be the likeliest misses many.
+    """
+    pictures = worn(to_tensor(known.pictures), torch.Generator().manual_seed(SEED))
+    likely = _logits(net, pictures)["kind"].softmax(-1)[:, BROKEN]
+    return round(float(likely.quantile(1 - REFUSED)), 4)
+
+
+def _logits(net: JudgeNet, pictures: Tensor) -> dict[str, Tensor]:
     seen = [net(part) for part in pictures.split(256)]
-    return {name: torch.cat([logits[name] for logits in seen]).argmax(-1) for name in seen[0]}
+    return {name: torch.cat([logits[name] for logits in seen]) for name in seen[0]}
 
 
-def examine(net: JudgeNet, pool: Sights) -> dict[str, object]:
+def examine(net: JudgeNet, pool: Sights, broken_from: float) -> dict[str, object]:
     """Accuracy on unseen toys, clean and worn, and how often each way of breaking is noticed."""
     truth, generator = labels(pool.truths), torch.Generator().manual_seed(EXAM_SEED)
     clean = to_tensor(pool.pictures)
-    seen = predict(net, clean)
+    seen = predict(net, clean, broken_from)
     sides = view_recall(truth, seen)
     sided = [kind for kind, recalls in sides.items() if min(recalls) >= SIDED]
-    report: dict[str, object] = {"pictures": len(pool), "sided_kinds": sided, "view_recall": sides}
+    report: dict[str, object] = {"pictures": len(pool), "broken_from": broken_from, "sided_kinds": sided}
+    report["view_recall"] = sides
     tells = torch.tensor([KINDS[kind] in sided for kind in truth["kind"].tolist()])
-    for name, found in (("clean", seen), ("worn", predict(net, worn(clean, generator)))):
+    for name, found in (("clean", seen), ("worn", predict(net, worn(clean, generator), broken_from))):
         right = {head: found[head] == truth[head] for head in ("kind", "colour", "number")}
         report[name] = {head: _share(values) for head, values in right.items()}
+        report[name]["whole"] = _share(found["kind"] != BROKEN)
         report[name]["view_of_sided"] = _share((found["view"] == truth["view"])[tells])
     single = truth["number"] == 0
     one, other = clean[single][:-1], clean[single][1:]
     differ = truth["kind"][single][:-1] != truth["kind"][single][1:]
     one, other = one[differ][:1000], other[differ][:1000]
     report["broken_noticed"] = {
-        way: _share(predict(net, broken(way, one, other, generator))["kind"] == BROKEN) for way in WAYS + UNSEEN_WAYS
+        way: _share(predict(net, broken(way, one, other, generator), broken_from)["kind"] == BROKEN)
+        for way in WAYS + UNSEEN_WAYS
     }
     return report
 
@@ -109,22 +129,22 @@ def train_everything(work: Path, out: Path, resume: bool, log: Callable[[str], N
     Pictures that lie in `work`, and beside it those of the text-to-image model's pool, are not rendered again. A
     training of a few minutes is not resumed in its middle; when it was done, only the examination is repeated.
     """
-    done = work / "net.safetensors"
+    done, sides = work / "net.safetensors", work / "sides"
     if resume and done.exists():
         net = JudgeNet()
         net.load_state_dict(load_file(done))
     else:
-        sights = gather(work / "sides", SEED, COUNT, log) + of_pool(work.parent / "toys", range(SHARDS), log)
+        sights = gather(sides, SEED, COUNT, log) + of_pool(work.parent / "toys", range(SHARDS), log)
         net = fit(sights.pictures, labels(sights.truths), distort, seed=SEED, epochs=EPOCHS, log=log)
         save_file(net.state_dict(), done)
-    net = net.eval()
-    store(net, gather(work / "examination", EXAM_SEED, EXAM_COUNT, log), out, log)
+    known, unseen = gather(sides, SEED, GAUGED, log), gather(work / "examination", EXAM_SEED, EXAM_COUNT, log)
+    store(net.eval(), known, unseen, out, log)
 
 
-def store(net: JudgeNet, unseen: Sights, folder: Path, log: Callable[[str], None]) -> None:
-    """Examine the judge as it is stored, and write it with its report."""
+def store(net: JudgeNet, known: Sights, unseen: Sights, folder: Path, log: Callable[[str], None]) -> None:
+    """Gauge the judge on pictures it knows and examine it on others, as it is stored; write it with its report."""
     net.load_state_dict({name: _stored(value).to(value.dtype) for name, value in net.state_dict().items()})
-    report = examine(net, unseen)
+    report = examine(net, unseen, gauge(net, known))
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: _stored(value) for name, value in net.state_dict().items()}, folder / "model.safetensors")
     (folder / "examination.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

@@ -70,18 +70,20 @@ class JudgeNet(nn.Module):
 
 
 class Judge:
-    """A trained network and the kinds whose side it can tell, as its examination found."""
+    """A trained network, how sure it must be of damage, and the kinds whose side it can tell, as examined."""
 
-    def __init__(self, net: JudgeNet, sided: Sequence[str]) -> None:
+    def __init__(self, net: JudgeNet, sided: Sequence[str], broken_from: float) -> None:
         self.net = net.eval()
         self.sided = frozenset(sided)
+        self.broken_from = broken_from  # probability of the broken class from which no whole toy is seen
 
     @classmethod
     def load(cls, folder: Path) -> Judge:
         """The judge from `model.safetensors` and `examination.json` in a folder."""
         net = JudgeNet()
         net.load_state_dict({name: value.float() for name, value in load_file(folder / "model.safetensors").items()})
-        return cls(net, json.loads((folder / "examination.json").read_text(encoding="utf-8"))["sided_kinds"])
+        report = json.loads((folder / "examination.json").read_text(encoding="utf-8"))
+        return cls(net, report["sided_kinds"], report["broken_from"])
 
     @torch.no_grad()
     def __call__(self, pictures: np.ndarray) -> list[Verdict]:  # uint8 [B, H, W, 3]
@@ -89,12 +91,20 @@ class Judge:
         if not len(pictures):
             return []
         logits = self.net(to_tensor(_fitted(pictures)))
-        kinds = logits["kind"].softmax(-1).max(-1)
-        seen = [kinds.indices, *(logits[name].argmax(-1) for name in ("colour", "view", "number"))]
+        seen = classes(logits, self.broken_from)
+        sure = logits["kind"].softmax(-1).gather(-1, seen["kind"][:, None])[:, 0].tolist()
+        told = (seen[name].tolist() for name in HEADS)
         return [
             Verdict(KINDS[kind] if kind != BROKEN else None, COLOURS[colour], VIEWS[view], NUMBERS[number], p)
-            for kind, colour, view, number, p in zip(*(s.tolist() for s in seen), kinds.values.tolist(), strict=True)
+            for kind, colour, view, number, p in zip(*told, sure, strict=True)
         ]
+
+
+def classes(logits: Logits, broken_from: float) -> dict[str, Tensor]:  # -> of every head, int64 [B]
+    """The likeliest class of every head; of kinds the broken one as soon as it is as likely as `broken_from`."""
+    seen = {name: values.argmax(-1) for name, values in logits.items()}
+    broken = logits["kind"].softmax(-1)[:, BROKEN] >= broken_from
+    return seen | {"kind": torch.where(broken, BROKEN, logits["kind"][:, :BROKEN].argmax(-1))}
 
 
 @lru_cache(maxsize=2)

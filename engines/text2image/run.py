@@ -130,14 +130,17 @@ class _Work:
             self.ctx.metrics(file, **numbers)
 
     def _judged(self, picture: np.ndarray) -> dict[str, Any]:  # uint8 [S, S, 3]
-        """What can be said of a picture of this model; nothing of one that draws more than toys."""
-        if not self.model.judge:
+        """What can be said of a picture; of people nothing, and nothing where no judge knows what a model draws."""
+        if not self.model.judge and not self.model.clip:
             return {}
         if self.spec is not None and not about_toys(self.spec):
             return {"caption": "understood; people are shown but not judged"}
+        numbers: dict[str, Any] = {"clip": self._clip(picture)} if self.model.clip else {}
+        if not self.model.judge:
+            return numbers
         judge = shipped_judge(Path(self.model.judge))
         (seen,) = judge(picture[None])
-        numbers: dict[str, Any] = {"seen": described(seen), "clip": self._clip(picture)}
+        numbers["seen"] = described(seen)
         if not about_toys(self.spec):
             return {**numbers, "caption": "not of the world's grammar, so nothing can be compared"}
         return {**agreement(self.spec, seen, judge.sided), **numbers, "caption": "understood"}

@@ -11,7 +11,8 @@ import pytest
 from benchmarks import text2image_quality as quality
 from benchmarks.text2image_card import judged, matched, written
 from benchmarks.text2image_card import quality as told
-from benchmarks.text2image_quality import AUTOENCODER, grid_of, make_rows, plan, prompt_for, read_rows, share, wilson
+from benchmarks.text2image_pictures import draw_missing, grid_of, plan, prompt_for, read_pictures, sheet
+from benchmarks.text2image_quality import AUTOENCODER, make_rows, read_rows, share, wilson
 from pocket.toypool import WITHHELD
 from pocket.wording import VIEWS, parse
 
@@ -20,25 +21,36 @@ EXAMINATION = {
     "pictures": 10,
     "sided_kinds": ["car"],
     "view_recall": {"car": [1.0, 0.9, 0.95, 1.0]},
-    "clean": {"kind": 0.98, "colour": 0.99, "number": 1.0, "view_of_sided": 0.97},
-    "worn": {"kind": 0.95, "colour": 0.99, "number": 1.0, "view_of_sided": 0.93},
+    "clean": {"kind": 0.98, "colour": 0.99, "number": 1.0, "view_of_sided": 0.97, "whole": 0.99},
+    "worn": {"kind": 0.95, "colour": 0.99, "number": 1.0, "view_of_sided": 0.93, "whole": 0.96},
     "broken_noticed": {"melted": 0.97, "half_melted": 0.91, "noise": 1.0},
 }
 
 
-class FakeBench:
-    """Draws nothing; says that every second picture is right."""
+class FakePainter:
+    """Draws the seed as a grey, and is killed after a few batches."""
 
     def __init__(self, fails_after: int = 1000) -> None:
         self.left = fails_after
 
-    def pictures(self, rows: list[dict[str, Any]], **_: Any) -> np.ndarray:
+    def pictures(self, rows: list[dict[str, Any]], **settings: Any) -> np.ndarray:
+        assert settings == SETTINGS
         self.left -= 1
         if self.left < 0:
             raise KeyboardInterrupt
-        return np.zeros((len(rows), 64, 64, 3), np.uint8)
+        return np.stack([np.full((64, 64, 3), row["seed"], np.uint8) for row in rows])
+
+
+class FakeBench:
+    """Says that every second picture is right, and is killed after a few batches."""
+
+    def __init__(self, fails_after: int = 1000) -> None:
+        self.left = fails_after
 
     def measured(self, rows: list[dict[str, Any]], pictures: np.ndarray) -> list[dict[str, Any]]:
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
         right = [bool(row["seed"] % 2) for row in rows]
         names = ("kind", "colour", "number", "pair")
         return [
@@ -66,20 +78,35 @@ def test_prompts_are_the_seeds_and_never_withheld_ones():
     assert {(parse(prompt).kind, parse(prompt).colour) for prompt in held} == WITHHELD
 
 
+def test_pictures_are_kept_and_only_missing_ones_drawn(tmp_path: Path):
+    rows = plan(range(32))
+    with pytest.raises(KeyboardInterrupt):
+        draw_missing(FakePainter(fails_after=2), rows, [SETTINGS], tmp_path)
+    assert len(list(tmp_path.glob("*.png"))) == 32
+    draw_missing(FakePainter(), rows, [SETTINGS], tmp_path)
+    draw_missing(FakePainter(fails_after=0), rows, [SETTINGS], tmp_path)
+    found = read_pictures(rows, SETTINGS, tmp_path)
+    assert found.shape == (len(rows), 64, 64, 3)
+    assert found[:, 0, 0, 0].tolist() == [row["seed"] for row in rows]
+    shown = np.asarray(sheet(np.concatenate([found, found])[:64], times=2))
+    assert shown.shape == (8 * 136, 8 * 136, 3)
+    assert shown[4 + 136, 4 + 136].tolist() == [rows[9]["seed"]] * 3
+
+
 def test_rows_go_on_where_they_ended(tmp_path: Path):
     rows, out = plan(range(32)), tmp_path / "rows.jsonl"
+    draw_missing(FakePainter(), rows, [SETTINGS], tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        make_rows(FakeBench(fails_after=1), rows, [SETTINGS], out)
+        make_rows(FakeBench(fails_after=5), rows, [SETTINGS], tmp_path, out)
     begun = len(read_rows(out))
-    assert 0 < begun < 2 * len(rows)
-    out.write_text(out.read_text() + '{"group": "seen", "seed"')  # killed while it wrote
-    out.write_text(out.read_text() + "\n")
-    make_rows(FakeBench(), rows, [SETTINGS], out)
+    assert len(rows) < begun < 2 * len(rows)
+    out.write_text(out.read_text() + '{"group": "seen", "seed"\n')  # killed while it wrote
+    make_rows(FakeBench(), rows, [SETTINGS], tmp_path, out)
     found = read_rows(out)
     assert len(found) == 2 * len(rows)
     assert len({(row["group"], row["prompt"], row["seed"], row["settings"] is None) for row in found}) == len(found)
     before = out.read_text()
-    make_rows(FakeBench(fails_after=0), rows, [SETTINGS], out)
+    make_rows(FakeBench(fails_after=0), rows, [SETTINGS], tmp_path, out)
     assert out.read_text() == before
 
 
@@ -99,7 +126,8 @@ def test_settings_are_combined_over_the_base():
 def test_the_card_says_what_the_rows_say(tmp_path: Path):
     out, weights = tmp_path / "rows.jsonl", tmp_path / "unet"
     weights.write_bytes(b"weights")
-    make_rows(FakeBench(), plan(range(32)), [SETTINGS], out)
+    draw_missing(FakePainter(), plan(range(32)), [SETTINGS], tmp_path)
+    make_rows(FakeBench(), plan(range(32)), [SETTINGS], tmp_path, out)
     rows = [*read_rows(out), {"group": AUTOENCODER, "psnr": [29.0, 31.0], "settings": None}]
     card = told(rows, EXAMINATION, weights)
     said = " ".join(card.split())  # paragraphs are wrapped

@@ -14,6 +14,7 @@ Visit = Callable[..., Page]
 PAGES = {
     "/": "Not here yet",
     "/ultraimage": "UltraImage",
+    "/text2image": "Pocket lab",
     "/quick_engine": "Quick",
     "/jobs": "My jobs",
     "/gallery": "Gallery",

@@ -9,9 +9,9 @@ import torch
 
 from engines.text2image.judge import BROKEN, KINDS, VIEWS, JudgeNet, to_tensor
 from pocket import toyjudge
-from pocket.broken import HALVING
+from pocket.broken import HALVING, worn
 from pocket.sides import gather, pictures_of, scene_of
-from pocket.toyjudge import distort, examine, labels, predict, view_recall
+from pocket.toyjudge import REFUSED, distort, examine, gauge, labels, predict, view_recall
 
 
 def test_sides_are_met_alike():
@@ -68,13 +68,23 @@ def test_view_recall_counts_by_kind_and_side():
 
 def test_a_guesser_fails_the_examination(tmp_path: Path):
     torch.manual_seed(0)
-    report = examine(JudgeNet().eval(), gather(tmp_path, 900, 64, lambda _: None))
+    sights = gather(tmp_path, 900, 64, lambda _: None)
+    net = JudgeNet().eval()
+    report = examine(net, sights, gauge(net, sights))
     assert report["sided_kinds"] == []
     assert report["clean"]["kind"] < 0.4
     assert set(report["broken_noticed"]) == set(toyjudge.WAYS + toyjudge.UNSEEN_WAYS)
 
 
 def test_predictions_are_classes():
-    seen = predict(JudgeNet().eval(), torch.zeros(3, 3, 64, 64))
+    seen = predict(JudgeNet().eval(), torch.zeros(3, 3, 64, 64), 0.5)
     assert seen["kind"].shape == (3,)
     assert int(seen["kind"].max()) <= BROKEN
+
+
+def test_the_gauge_refuses_a_few_whole_pictures_and_no_more(tmp_path: Path):
+    torch.manual_seed(1)
+    net, sights = JudgeNet().eval(), gather(tmp_path, 900, 64, lambda _: None)
+    shown = worn(to_tensor(sights.pictures), torch.Generator().manual_seed(toyjudge.SEED))
+    refused = (predict(net, shown, gauge(net, sights))["kind"] == BROKEN).float().mean()
+    assert 0 < refused <= REFUSED + 1 / 64

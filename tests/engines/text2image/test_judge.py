@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from engines.text2image import judge
-from engines.text2image.judge import BROKEN, Judge, JudgeNet, fit, to_tensor
+from engines.text2image.judge import BROKEN, Judge, JudgeNet, classes, fit, to_tensor
 from pocket import toys, wording
 from tests.engines.text2image import tiny
 
@@ -61,3 +61,14 @@ def test_it_learns_colours_and_what_is_broken():
     assert (seen["colour"].argmax(-1) == colours).float().mean() > 0.95
     assert (seen["kind"].argmax(-1) == 0).float().mean() > 0.95
     assert (broken["kind"].argmax(-1) == BROKEN).float().mean() > 0.9
+
+
+def test_damage_counts_before_it_is_the_likeliest():
+    kind = torch.full((3, BROKEN + 1), -9.0)
+    kind[:, 4] = 2.0
+    kind[1, BROKEN], kind[2, BROKEN] = 1.0, 1.5
+    logits = {"kind": kind, "colour": torch.eye(3, 8)}
+    assert classes(logits, 0.3)["kind"].tolist() == [4, 4, BROKEN]
+    assert classes(logits, 0.2)["kind"].tolist() == [4, BROKEN, BROKEN]
+    assert classes(logits, 0.9)["kind"].tolist() == [4, 4, 4]
+    assert classes(logits, 0.9)["colour"].tolist() == [0, 1, 2]

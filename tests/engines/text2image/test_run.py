@@ -139,6 +139,14 @@ def test_people_are_shown_but_not_judged(small: Path):
     assert set(ctx.numbers["picture-7.png"]) == {"caption"}
 
 
+def test_a_model_without_judge_or_clip_is_not_judged(small: Path, monkeypatch: pytest.MonkeyPatch):
+    for left_out, kept in (({"judge": ""}, {"clip", "distance"}), ({"judge": "", "clip": ""}, {"distance"})):
+        monkeypatch.setitem(presets.MODELS, "pocket", replace(MODELS["pocket"], **left_out))
+        ctx = FakeContext()
+        run(ctx, params(layers=False, methods=("model",)))
+        assert set(ctx.numbers["picture-7.png"]) == kept
+
+
 def test_captions_the_world_cannot_read(small: Path):
     ctx = FakeContext()
     run(ctx, params(prompt="red red car", nearest=False))

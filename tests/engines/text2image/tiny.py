@@ -91,7 +91,7 @@ def judge_folder(folder: Path) -> Path:
     torch.manual_seed(1)
     folder.mkdir()
     save_file(JudgeNet().half().state_dict(), folder / "model.safetensors")
-    (folder / "examination.json").write_text(json.dumps({"sided_kinds": ["car"]}))
+    (folder / "examination.json").write_text(json.dumps({"sided_kinds": ["car"], "broken_from": 0.3}))
     return folder
 
 
