@@ -3,6 +3,7 @@ SHELL := /bin/sh
 PYTHON ?= python3
 PIP_ARGS ?=
 PORT ?= 7860
+JOBS ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
@@ -12,8 +13,10 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 app: $(VENV)/.runs ## set up on the first call, then serve on http://127.0.0.1:7860
 	@exec $(BIN)/python app.py --port $(PORT)
 
-test: $(VENV)/.tests browser ## set up on the first call, then run every test
-	@exec $(BIN)/python -m pytest
+# Processes that share the test files must find the tests in the same order and leave each other a core.
+SHARED := env PYTHONHASHSEED=0 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+test: $(VENV)/.tests browser ## set up on the first call, then run every test; JOBS=2 does it on two cores at once
+	@exec $(if $(filter-out 1,$(JOBS)),$(SHARED)) $(BIN)/python -m pytest $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile)
 
 check: $(VENV)/.tests ## format, lint, types
 	$(BIN)/ruff format --check .

@@ -1,12 +1,13 @@
 """Who may see what: every route of the application, tried by everybody it is not meant for.
 
-    python -m benchmarks.access_matrix [--seed 0] [--rounds 1] [--most 10000]
+    python -m benchmarks.access_matrix [--seed 0] [--rounds 1] [--most 10000] [--out matrix.jsonl]
 
 The routes are read from the application itself, pages' framework included, so that a new one cannot be forgotten: a
 part of a path that this file does not know stops it. Ada has jobs in every state, files, previews, links and an
 upload to a page; each of them carries a mark nobody can guess. Everybody else calls every route with her ids, in many
 spellings. A leak is an answer with one of her marks; an effect is any row of hers that has changed. First Ada calls
-them herself: a route that should show her something and does not would prove nothing, and is listed.
+them herself: a route that should show her something and does not would prove nothing, and is listed. With `--out` a
+run that was stopped goes on where it stood, with an Ada of its own.
 """
 
 from __future__ import annotations
@@ -131,6 +132,19 @@ class Report:
     effects: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)  # 5xx or nothing at all
     codes: Counter[tuple[str, int]] = field(default_factory=Counter)  # (who, status) -> calls
+
+    def as_row(self) -> dict[str, Any]:
+        """What was found on one route, for JSON."""
+        codes = [[who, status, count] for (who, status), count in sorted(self.codes.items())]
+        found = {"leaks": self.leaks, "effects": self.effects, "failures": self.failures}
+        return {"calls": self.calls, **found, "codes": codes}
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Count one route's row in."""
+        self.calls += row["calls"]
+        for kind in ("leaks", "effects", "failures"):
+            getattr(self, kind).extend(row[kind])
+        self.codes.update({(who, status): count for who, status, count in row["codes"]})
 
     def table(self) -> str:
         """For people."""
@@ -455,16 +469,27 @@ def forget(stage: Stage, job: str) -> None:
         connection.execute("DELETE FROM job WHERE id = ? AND owner <> ?", (job, stage.owner))
 
 
-def run(stage: Stage, app: Any, seed: int, *, rounds: int = 1, most: int = 10_000) -> Report:
-    """All routes, `rounds` times in other spellings; at most so many paths of each where time is short."""
-    report, generator = Report(), random.Random(seed)
-    routes = list(dict.fromkeys(routes_of(app)))
+def run(stage: Stage, app: Any, seed: int, *, rounds: int = 1, most: int = 10_000, out: Path | None = None) -> Report:
+    """All routes, `rounds` times in other spellings; at most so many paths of each where time is short.
+
+    Rows in `out` are not done again; each route is added there as soon as it is done.
+    """
+    report, routes = Report(), list(dict.fromkeys(routes_of(app)))
     report.routes = len(routes)
     for route in routes:
         own_call(stage, route, report)
-    for _ in range(rounds):
-        for route in routes:
-            try_route(stage, route, generator, report, most)
+    lines = out.read_text().splitlines() if out and out.exists() else []
+    done = {row["route"]: row for row in map(json.loads, lines)}
+    for turn, route in itertools.product(range(rounds), routes):
+        name = f"{turn} {route.method} {route.template}"
+        if name not in done:
+            part = Report()
+            try_route(stage, route, random.Random(f"{seed} {name}"), part, most)
+            done[name] = {"route": name, **part.as_row()}
+            if out:
+                with out.open("a") as file:
+                    file.write(json.dumps(done[name]) + "\n")
+        report.add(done[name])
     return report
 
 
@@ -474,6 +499,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--most", type=int, default=10_000, help="paths tried for each route and person")
+    parser.add_argument("--out", type=Path, help="a line of JSON for each route; an old file is gone on with")
     options = parser.parse_args()
     from app import create_app
 
@@ -484,7 +510,8 @@ def main() -> int:
         services = open_services(settings)
         app = create_app(services)
         with Application(app) as house:
-            report = run(set_up(house, services), app, options.seed, rounds=options.rounds, most=options.most)
+            stage = set_up(house, services)
+            report = run(stage, app, options.seed, rounds=options.rounds, most=options.most, out=options.out)
         services.close()
     print(report.table())
     return int(bool(report.leaks or report.effects or report.failures or report.blind))

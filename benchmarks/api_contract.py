@@ -1,14 +1,15 @@
 """The API against its own description: schemathesis makes calls from the OpenAPI document, right ones and wrong ones.
 
-    python -m benchmarks.api_contract [--examples 100]
+    python -m benchmarks.api_contract [--examples 100] [--out contract.jsonl]
 
 Every operation, in this process. An answer must have a status and a shape that the description names; what the
-description forbids must be refused; nothing is a 5xx.
+description forbids must be refused; nothing is a 5xx. With `--out` a run that was stopped goes on where it stood.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 from collections import Counter
@@ -59,23 +60,42 @@ class Report:
         return "\n".join([*lines, *self.faults])
 
 
-def run(app: Any, services: Services, *, examples: int) -> Report:
-    """`examples` right and as many wrong calls of every operation, half of them about things that are there."""
+def run(app: Any, services: Services, *, examples: int, out: Path | None = None) -> Report:
+    """`examples` right and as many wrong calls of every operation, half of them about things that are there.
+
+    Operations with a row in `out` are not tried again; each is added there as soon as it has been.
+    """
+    lines = out.read_text().splitlines() if out and out.exists() else []
+    done = {row["operation"]: row for row in map(json.loads, lines)}
     schema = schemathesis.openapi.from_dict(describe(app))
     schema.app = app
     cookies, there = _settled(app, services)
     report = Report()
     for found in schema.get_all_operations():
         operation = found.ok()
+        if operation.label not in done:
+            done[operation.label] = {"operation": operation.label, **_tried(operation, cookies, there, examples)}
+            if out:
+                with out.open("a") as file:
+                    file.write(json.dumps(done[operation.label]) + "\n")
+        row = done[operation.label]
         report.operations += 1
-        for mode in MODES:
-            for known in ({}, there):
-                names = {parameter.name for parameter in operation.path_parameters}
-                values = {name: value for name, value in known.items() if name in names}
-                if known and not values:
-                    continue
-                _try(operation, mode, values, cookies, examples, report)
+        report.calls += row["calls"]
+        report.codes.update({int(code): count for code, count in row["codes"].items()})
+        report.faults += row["faults"]
     return report
+
+
+def _tried(operation: Any, cookies: dict[str, str], there: dict[str, Any], examples: int) -> dict[str, Any]:
+    """What came of one operation, for JSON."""
+    report = Report()
+    names = {parameter.name for parameter in operation.path_parameters}
+    for mode in MODES:
+        for known in ({}, there):
+            values = {name: value for name, value in known.items() if name in names}
+            if values or not known:
+                _try(operation, mode, values, cookies, examples, report)
+    return {"calls": report.calls, "codes": report.codes, "faults": report.faults}
 
 
 def _try(
@@ -124,6 +144,7 @@ def main() -> int:
     """Print the table; 1 if anything was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--examples", type=int, default=100)
+    parser.add_argument("--out", type=Path, help="a line of JSON for each operation; an old file is gone on with")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
         settings = Settings(
@@ -134,7 +155,7 @@ def main() -> int:
             waiting_cap=10**7,
         )
         services = open_services(settings)
-        report = run(create_api(services), services, examples=options.examples)
+        report = run(create_api(services), services, examples=options.examples, out=options.out)
         services.close()
     print(report.table())
     return int(bool(report.faults))

@@ -6,6 +6,7 @@ Unlike a test client it ends an endless stream by hanging up, sends paths exactl
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -94,7 +95,8 @@ class Application:
         return self.runner.run(self._ask(scope, body or b""))
 
     async def _ask(self, scope: dict[str, Any], body: bytes) -> Answer:
-        answer, sent, begun = Answer(), False, asyncio.Event()
+        answer, sent = Answer(), False
+        begun, ended = asyncio.Event(), asyncio.Event()
 
         async def receive() -> dict[str, Any]:
             nonlocal sent
@@ -102,7 +104,8 @@ class Application:
                 sent = True
                 return {"type": "http.request", "body": body, "more_body": False}
             await begun.wait()
-            await asyncio.sleep(LINGER_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), LINGER_S)
             return {"type": "http.disconnect"}
 
         async def send(message: dict[str, Any]) -> None:
@@ -114,6 +117,8 @@ class Application:
                 ]
             elif message["type"] == "http.response.body":
                 answer.body += message.get("body", b"")
+                if not message.get("more_body", False):
+                    ended.set()
 
         try:
             await asyncio.wait_for(self.app(scope, receive, send), PATIENCE_S)

@@ -74,52 +74,76 @@ class House:
         return {output.name: artifacts.path(output.sha).read_bytes() for output in artifacts.outputs(job_id)}
 
 
+Build = Callable[[str], House]
+Quiet = Callable[[str], dict[str, bytes]]
+
+
+def open_house(home: Path) -> House:
+    settings = Settings(home=home, devices=("cpu",), engines=("tests.quick_engine",), heartbeat=0.5, threads=1)
+    return House(settings, open_services(settings))
+
+
 @pytest.fixture
-def house(tmp_path: Path) -> Callable[[str], House]:
-    def build(name: str) -> House:
-        settings = Settings(
-            home=tmp_path / name, devices=("cpu",), engines=("tests.quick_engine",), heartbeat=0.5, threads=1
-        )
-        return House(settings, open_services(settings))
-
-    return build
+def house(tmp_path: Path) -> Build:
+    return lambda name: open_house(tmp_path / name)
 
 
-def held_back(case: str, folder: Path) -> tuple[str, dict[str, Any], Path]:
-    """Engine and parameters of a case; the quick engine waits in its middle for the file that comes third."""
+@pytest.fixture(scope="module")
+def path_of_barrier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for all tests: it is a parameter, and so part of the results."""
+    return tmp_path_factory.mktemp("barrier") / "barrier"
+
+
+@pytest.fixture
+def barrier(path_of_barrier: Path) -> Path:
+    """A file that is not there yet; the quick engine waits for it in its middle."""
+    path_of_barrier.unlink(missing_ok=True)
+    return path_of_barrier
+
+
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory: pytest.TempPathFactory, path_of_barrier: Path) -> Quiet:
+    """The results of an undisturbed run of a case; each case is run once."""
+    known: dict[str, dict[str, bytes]] = {}
+
+    def results(case: str) -> dict[str, bytes]:
+        if case not in known:
+            path_of_barrier.touch()
+            calm = open_house(tmp_path_factory.mktemp(case) / "quiet")
+            with calm.server():
+                job_id = calm.submit(*held_back(case, path_of_barrier))
+                assert calm.ended(job_id).state == "succeeded"
+            known[case] = calm.results(job_id)
+        return known[case]
+
+    return results
+
+
+def held_back(case: str, barrier: Path) -> tuple[str, dict[str, Any]]:
+    """Engine and parameters of a case; the quick engine waits for `barrier`."""
     engine, values = CASES[case]
-    barrier = folder / "barrier"
-    return engine, values | ({"barrier": str(barrier)} if case == "quick" else {}), barrier
-
-
-def quiet_run(house: House, engine: str, values: dict[str, Any]) -> dict[str, bytes]:
-    with house.server():
-        job_id = house.submit(engine, values)
-        assert house.ended(job_id).state == "succeeded"
-    return house.results(job_id)
+    return engine, values | ({"barrier": str(barrier)} if case == "quick" else {})
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_killed_worker(case: str, house: Callable[[str], House], tmp_path: Path):
-    engine, values, barrier = held_back(case, tmp_path)
+def test_a_killed_worker(case: str, house: Build, barrier: Path, quiet: Quiet):
     shaken = house("shaken")
     with shaken.server():
-        job_id = shaken.submit(engine, values)
+        job_id = shaken.submit(*held_back(case, barrier))
         job = shaken.at_checkpoint(job_id)
         os.kill(shaken.worker_pid(job), signal.SIGKILL)
         barrier.touch()
         job = shaken.ended(job_id)
     assert (job.state, job.attempts) == ("succeeded", 2)
     assert shaken.services.artifacts.manifest(job_id)["resumed_from_step"] >= 1
-    assert shaken.results(job_id) == quiet_run(house("quiet"), engine, values)
+    assert shaken.results(job_id) == quiet(case)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_killed_server_with_its_worker(case: str, house: Callable[[str], House], tmp_path: Path):
-    engine, values, barrier = held_back(case, tmp_path)
+def test_a_killed_server_with_its_worker(case: str, house: Build, barrier: Path, quiet: Quiet):
     shaken = house("shaken")
     with shaken.server() as server:
-        job_id = shaken.submit(engine, values)
+        job_id = shaken.submit(*held_back(case, barrier))
         job = shaken.at_checkpoint(job_id)
         pid = shaken.worker_pid(job)
         server.kill()
@@ -129,14 +153,13 @@ def test_a_killed_server_with_its_worker(case: str, house: Callable[[str], House
     with shaken.server():
         job = shaken.ended(job_id)
     assert (job.state, job.attempts) == ("succeeded", 2)
-    assert shaken.results(job_id) == quiet_run(house("quiet"), engine, values)
+    assert shaken.results(job_id) == quiet(case)
 
 
-def test_a_killed_server_alone_leaves_no_worker_behind(house: Callable[[str], House], tmp_path: Path):
-    engine, values, barrier = held_back("quick", tmp_path)
+def test_a_killed_server_alone_leaves_no_worker_behind(house: Build, barrier: Path):
     shaken = house("shaken")
     with shaken.server() as server:
-        job_id = shaken.submit(engine, values)
+        job_id = shaken.submit(*held_back("quick", barrier))
         pid = shaken.worker_pid(shaken.at_checkpoint(job_id))
         server.kill()
         until(lambda: not psutil.pid_exists(pid))
@@ -145,11 +168,10 @@ def test_a_killed_server_alone_leaves_no_worker_behind(house: Callable[[str], Ho
         assert shaken.ended(job_id).state == "succeeded"
 
 
-def test_an_orderly_stop_costs_no_attempt(house: Callable[[str], House], tmp_path: Path):
-    engine, values, barrier = held_back("quick", tmp_path)
+def test_an_orderly_stop_costs_no_attempt(house: Build, barrier: Path):
     calm = house("calm")
     with calm.server():
-        job_id = calm.submit(engine, values)
+        job_id = calm.submit(*held_back("quick", barrier))
         calm.at_checkpoint(job_id)
     job = calm.services.jobs.get(job_id)
     assert (job.state, job.attempts) == ("queued", 0)
@@ -158,7 +180,7 @@ def test_an_orderly_stop_costs_no_attempt(house: Callable[[str], House], tmp_pat
         assert calm.ended(job_id).attempts == 1
 
 
-def test_a_second_server_is_refused_with_a_sentence(house: Callable[[str], House]):
+def test_a_second_server_is_refused_with_a_sentence(house: Build):
     first = house("one")
     with first.server():
         second = subprocess.run(

@@ -355,3 +355,24 @@ def test_every_setting_is_in_the_manual():
 
     for variable, _default, _text in table():
         assert variable in manual, f"{variable} is not explained in docs/operations.md"
+
+
+# The base class, and ways to leave a run that are no failures.
+NOT_SHOWN = {"error", "cancelled", "paused", "kept", "lease_lost", "stopping"}
+
+
+def test_every_error_and_metric_is_in_the_manual():
+    manual = (ROOT / "docs" / "operations.md").read_text()
+    sources = {path: path.read_text() for path in python_files("studio", "engines")}
+    codes = {
+        code
+        for text in sources.values()
+        for code in re.findall(r"""(?:^    code(?:: ClassVar\[str\])? = |"code": )"(\w+)\"""", text, flags=re.M)
+    } - {*NOT_SHOWN, "http"}
+    assert {"worker_died", "out_of_memory", "invalid_input"} <= codes
+    for code in sorted(codes):
+        assert f"`{code}`" in manual, f"the error {code} is not explained in docs/operations.md"
+    metrics = re.findall(r'"(atelier_\w+)"', sources[ROOT / "studio" / "metrics.py"])
+    assert len(metrics) >= 10
+    for metric in metrics:
+        assert f"`{metric}" in manual, f"the metric {metric} is not explained in docs/operations.md"

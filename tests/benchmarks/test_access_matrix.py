@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 
@@ -18,14 +19,16 @@ def stage(place: Ground) -> Stage:
     return made
 
 
-def test_nobody_sees_or_changes_what_is_not_theirs(stage: Stage):
-    report = run(stage, stage.house.app, 0, most=2)
+def test_nobody_sees_or_changes_what_is_not_theirs(stage: Stage, tmp_path: Path):
+    report = run(stage, stage.house.app, 0, most=2, out=tmp_path / "rows")
     assert report.leaks == []
     assert report.effects == []
     assert report.failures == []
     assert report.blind == [], "Ada herself must see her things, or the others' refusals prove nothing"
     assert report.own >= 12
     assert report.calls > 500
+    again = run(stage, stage.house.app, 0, most=2, out=tmp_path / "rows")
+    assert again.table() == report.table(), "what is done is not done again"
 
 
 def test_every_route_is_tried(stage: Stage):

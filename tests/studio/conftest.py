@@ -12,6 +12,8 @@ from studio.db import Database
 from studio.jobs import Jobs
 from studio.settings import Settings
 
+CHEAP = {"n": 2, "r": 8, "p": 1}  # a scrypt that costs nothing
+
 
 class FakeClock:
     """Seconds that pass only by `advance`."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from studio.accounts import Accounts
 from studio.encoders import encode
 from studio.services import Services, open_services
 from studio.settings import Settings
 from studio.web import create_api
+from tests.studio.conftest import CHEAP
 from tests.studio.results import add_output, set_metrics
 
 ENGINE = "quick_engine"
@@ -23,7 +26,8 @@ class Site:
 
     def __init__(self, home: Path, clock: Any, **changes: Any) -> None:
         settings = Settings(home=home, engines=("tests.quick_engine",), disk_reserve=0, **changes)
-        self.services: Services = open_services(settings, clock=clock)
+        opened = open_services(settings, clock=clock)
+        self.services: Services = replace(opened, accounts=Accounts(opened.db, clock, cost=CHEAP))
         self.app = create_api(self.services)
 
     def visitor(self, **more: Any) -> TestClient:

@@ -12,10 +12,9 @@ from studio.db import Database
 from studio.errors import InvalidInput, NotFound
 from studio.jobs import Jobs
 from studio.shares import Shares
-from tests.studio.conftest import FakeClock
+from tests.studio.conftest import CHEAP, FakeClock
 
 PASSWORD = "a horse, a staple"
-CHEAP = {"n": 2, "r": 8, "p": 1}
 
 
 @pytest.fixture

@@ -223,3 +223,21 @@ def test_what_need_not_last_is_seen_by_others_at_once(db: Database):
     with other.transaction() as connection:  # and a lasting one follows on the same connection
         connection.execute("UPDATE queue SET paused = 0")
     assert db.connect().execute("SELECT paused FROM queue").fetchone()["paused"] == 0
+
+
+def test_what_need_not_last_leaves_the_log_to_others(settings: Settings):
+    durable = Database(settings.home / "durable.db")
+
+    def copied(megabytes: int, *, lasting: bool) -> bool:
+        """Whether the commit that wrote so much put it into the store itself."""
+        before = durable.path.stat().st_size
+        with durable.transaction(lasting=lasting) as connection:
+            connection.execute("CREATE TABLE IF NOT EXISTS heap (bytes BLOB)")
+            connection.execute("INSERT INTO heap VALUES (zeroblob(?))", (megabytes * 2**20,))
+        return durable.path.stat().st_size > before
+
+    assert not copied(6, lasting=False)
+    assert copied(1, lasting=True)
+    assert not copied(6, lasting=False)
+    assert copied(12, lasting=False), "but the log does not grow without end"
+    durable.close()

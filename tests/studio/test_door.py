@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from studio.accounts import Accounts
 from studio.door import TRIES_PER_MINUTE, local_address
 from studio.identity import COOKIE, SESSION_COOKIE
 from tests.studio.conftest import FakeClock
 from tests.studio.site import ENGINE, Site
-from tests.studio.test_accounts import CHEAP, PASSWORD
+from tests.studio.test_accounts import PASSWORD
 
 PAGE = {"accept": "text/html"}
 
@@ -22,7 +21,7 @@ PAGE = {"accept": "text/html"}
 @pytest.fixture
 def site(tmp_path: Path, clock: FakeClock) -> Site:
     made = Site(tmp_path / "home", clock)
-    Accounts(made.services.db, clock, cost=CHEAP).add("ada", PASSWORD)
+    made.services.accounts.add("ada", PASSWORD)
     return made
 
 
@@ -178,7 +177,7 @@ def test_the_page_runs_no_script_and_is_never_kept(site: Site):
 @pytest.fixture
 def closed(tmp_path: Path, clock: FakeClock) -> Site:
     made = Site(tmp_path / "closed", clock, login="required")
-    Accounts(made.services.db, clock, cost=CHEAP).add("ada", PASSWORD)
+    made.services.accounts.add("ada", PASSWORD)
     return made
 
 

@@ -11,7 +11,8 @@ from studio import accounts, users
 from studio.__main__ import main
 from studio.services import Services, open_services
 from studio.settings import Settings
-from tests.studio.test_accounts import CHEAP, PASSWORD
+from tests.studio.conftest import CHEAP
+from tests.studio.test_accounts import PASSWORD
 
 
 @pytest.fixture
