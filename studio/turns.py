@@ -1,8 +1,9 @@
 """Turns at something only one may do at a time, for threads and for processes, in the order they came.
 
 Threads queue at a lock. Processes draw numbers from a file; each holds the byte of its number until its turn is over
-and waits for the byte before its own, so nobody is overtaken and the kernel lets go of what a dead process held.
-A turn is a courtesy: what must not happen twice needs a lock of its own. Knows no store.
+and waits for the byte before its own, so nobody is overtaken and the kernel lets go of what a dead process held. Who
+is next looks often, the others seldom: their looks take time from the one whose turn it is. A turn is a courtesy:
+what must not happen twice needs a lock of its own. Knows no store.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pathlib import Path
 LOOK_S, LONGEST_LOOK_S = 0.0001, 0.0005
 
 FIRST = 8  # number 0 has this byte; those before it hold the number that was drawn last
+_FLOCK = "hhqqi4x"  # struct flock: kind, from where, start, length, process
 _OPEN_FILE_LOCKS = hasattr(fcntl, "F_OFD_SETLK")  # Linux; elsewhere whoever looks first is next
 
 
@@ -100,6 +102,7 @@ class Turns:
             return  # a disk that takes no file or no number: then without an order
         if _OPEN_FILE_LOCKS:
             leaving.callback(_lock, self._handle, fcntl.F_UNLCK, mine - 1, 2)
+            _wait(partial(_free, self._handle, mine - 2), end, LONGEST_LOOK_S)  # until the one before has its turn
             _wait(partial(_lock, self._handle, fcntl.F_WRLCK, mine - 1), end)
         else:
             _wait(partial(_taken, self._handle), end)
@@ -121,12 +124,17 @@ def _draw(handle: int, end: float) -> int:
 
 def _lock(handle: int, kind: int, start: int, length: int = 1) -> bool:
     """Take or give back bytes of the file for this open file; whether they could be taken now."""
-    request = struct.pack("hhqqi4x", kind, os.SEEK_SET, start, length, 0)  # struct flock
     try:
-        fcntl.fcntl(handle, fcntl.F_OFD_SETLK, request)
+        fcntl.fcntl(handle, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, kind, os.SEEK_SET, start, length, 0))
     except BlockingIOError:
         return False
     return True
+
+
+def _free(handle: int, start: int) -> bool:
+    """Whether nobody else holds the byte."""
+    asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, start, 1, 0)
+    return bool(struct.unpack(_FLOCK, fcntl.fcntl(handle, fcntl.F_OFD_GETLK, asked))[0] == fcntl.F_UNLCK)
 
 
 def _taken(handle: int) -> bool:
@@ -137,8 +145,7 @@ def _taken(handle: int) -> bool:
     return False
 
 
-def _wait(condition: Callable[[], bool], end: float) -> None:
-    pause = LOOK_S
+def _wait(condition: Callable[[], bool], end: float, pause: float = LOOK_S) -> None:
     while not condition():
         if time.monotonic() > end:
             raise TooLong("Others have their turns for too long.")
