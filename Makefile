@@ -13,10 +13,11 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 app: $(VENV)/.runs ## set up on the first call, then serve on http://127.0.0.1:7860
 	@exec $(BIN)/python app.py --port $(PORT)
 
-# Processes that share the test files must find the tests in the same order and leave each other a core.
-SHARED := env PYTHONHASHSEED=0 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+# The tests start a hundred processes, which need not compile everything again. Processes that share the test files must
+# find the tests in the same order and leave each other a core.
+TEST_ENV := env PYTHONDONTWRITEBYTECODE= $(if $(filter-out 1,$(JOBS)),PYTHONHASHSEED=0 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1)
 test: $(VENV)/.tests browser ## set up on the first call, then run every test; JOBS=2 does it on two cores at once
-	@exec $(if $(filter-out 1,$(JOBS)),$(SHARED)) $(BIN)/python -m pytest $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile)
+	@exec $(TEST_ENV) $(BIN)/python -m pytest $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile)
 
 check: $(VENV)/.tests ## format, lint, types
 	$(BIN)/ruff format --check .
