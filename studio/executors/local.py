@@ -33,6 +33,7 @@ PREFIX = "local-"  # of the workers an executor of this kind keeps; others may s
 YOUNG_S = 5.0  # a worker that dies before this age died of its start
 LONGEST_PAUSE_S = 30.0  # between restarts
 START_S = 120.0  # a worker may take to show itself for the first time: a busy machine loads slowly
+MORE_TIME = 8  # times that at most, twice as long at every start that was given up
 TERM_S = 0.5  # between the polite and the certain signal to a worker whose job must stop
 LOOK_S = 1.0  # longest pause between two looks at the store
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,6 +50,7 @@ class Seat:
     since: float = 0.0  # seconds of the store's clock
     deaths: int = 0
     young_deaths: int = 0  # in a row
+    slow: int = 0  # starts in a row that were given up
     due: float = 0.0  # monotonic seconds of the next start
     sign: float | None = None  # its newest sign of life, as the store has it
     signed: float = 0.0  # monotonic seconds at which that was new here
@@ -178,7 +180,7 @@ class LocalExecutor:
                 seat.sign, seat.signed = sign, now
             patience = 2 * self._settings.lease
             if sign is None:
-                patience = max(patience, START_S)
+                patience = max(patience, START_S * min(2**seat.slow, MORE_TIME))
             if seat.process is not None and now - max(seat.started, seat.signed) > patience:
                 silent.add(seat.worker)
         return silent
@@ -222,6 +224,7 @@ class LocalExecutor:
         young = time.monotonic() - seat.started < YOUNG_S and not of_age
         self._tell_store(seat)
         seat.deaths += 1
+        seat.slow = seat.slow + 1 if of_age and seat.sign is None else 0
         seat.young_deaths = seat.young_deaths + 1 if young else 0
         pause = min(LONGEST_PAUSE_S, 0.25 * 2**seat.young_deaths) if seat.young_deaths > 1 else 0.0
         seat.due = time.monotonic() + pause

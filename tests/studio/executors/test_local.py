@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from studio.executors.local import PREFIX, LocalExecutor
+from studio.executors.local import PREFIX, START_S, LocalExecutor, Seat
 from studio.requests import submit
 from studio.services import open_services
 from studio.settings import Settings
@@ -74,6 +74,23 @@ def test_a_worker_that_cannot_start_is_tried_again_after_growing_pauses(settings
     assert pauses[-1] >= 30.0
     assert max(pauses) < 120.0
     assert executor.alive() == []
+
+
+def test_a_worker_that_starts_slowly_has_more_time_at_every_try(settings: Settings):
+    executor, seat = LocalExecutor(settings, program=(sys.executable, "-c", SLEEPER)), Seat("cpu")
+    executor._seats = [seat]
+    times = []
+    for _ in range(5):
+        executor._launch(seat)
+        waited = START_S / 2
+        while not executor._silent():
+            waited *= 2
+            seat.started = seat.signed = time.monotonic() - waited
+        times.append(waited / START_S)
+        executor._end([seat], 0.0)
+        executor._bury(seat, of_age=True)
+    assert times == [1, 2, 4, 8, 8], "on a machine so crowded that it takes minutes, it starts in the end"
+    executor.stop(1.0)
 
 
 def test_every_device_has_a_worker_and_a_share_of_the_cores(settings: Settings):
