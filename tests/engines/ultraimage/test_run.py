@@ -13,7 +13,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, QwenImagePipeline
 from PIL import Image
 
-from engines.ultraimage import families, presets
+from engines.ultraimage import presets
 from engines.ultraimage.presets import METHODS
 from engines.ultraimage.run import run
 from engines.ultraimage.spec import UltraImageParams
@@ -215,16 +215,14 @@ def test_a_shared_calibration_is_measured_once_and_changes_nothing(small: Path):
 
 @pytest.mark.parametrize(
     ("model", "repo", "size"),
-    [("flux", "black-forest-labs--FLUX.1-dev", (400, 352)), ("qwen", "Qwen--Qwen-Image", (400, 352))],
+    [("flux", "black-forest-labs--FLUX.1-dev", (2080, 576)), ("qwen", "Qwen--Qwen-Image", (400, 352))],
 )
 def test_published_layouts_complete_a_run(
     published: Path, model: str, repo: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ):
     """The published presets on tiny random checkpoints, beyond the training length and sequence."""
-    # Shorter training lengths and smaller tiles: beyond the real ones, attention takes minutes without a GPU.
-    monkeypatch.setitem(presets.MODELS, "flux", replace(presets.FLUX, train_tokens=20, train_sequence=600))
+    # A shorter training length: beyond the real one, 7000 tokens, attention takes half a minute without a GPU.
     monkeypatch.setitem(presets.MODELS, "qwen", replace(presets.QWEN, train_tokens=20))
-    monkeypatch.setattr(families, "TILE", 256)
     ctx = FakeContext(published, plan="tiled")
     wanted = params(model=model, width=size[0], height=size[1], scale=None, steps=2, lambda_preset="code")
     pictures = made(ctx, wanted)
