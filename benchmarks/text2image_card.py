@@ -63,9 +63,10 @@ def quality(rows: Rows, examination: dict[str, Any], weights: Path) -> str:
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
     return _card(
         f"{len(seen)} prompts, one a seed ({first} to {last}), {how}; 95 % intervals. Beside it the judge's word on "
-        "what the world itself shows for the same prompts: no model can do better. Settings were chosen on seeds "
-        f"from 10000 on. Every row is in `{ROWS}`, made by "
-        f"`python -m benchmarks.text2image_quality --seeds {first}:{last + 1} "
+        "what the world itself shows for the same prompts: what it misses there says "
+        "nothing about the model. No settings were searched: these are the defaults. "
+        f"Every row is in `{ROWS}`, made by "
+        f"`python -m benchmarks.text2image_quality --seeds {first}:{last + 1} --folder pictures "
         f"--out {ROWS} --sheet sheet.png` from the U-Net with sha256 {digest}...; `sheet.png` holds the pictures of "
         "the first 64 prompts, none chosen.",
         _table(lines),

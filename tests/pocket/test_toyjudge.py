@@ -85,6 +85,8 @@ def test_predictions_are_classes():
 def test_the_gauge_refuses_a_few_whole_pictures_and_no_more(tmp_path: Path):
     torch.manual_seed(1)
     net, sights = JudgeNet().eval(), gather(tmp_path, 900, 64, lambda _: None)
+    with torch.no_grad():
+        net.heads["kind"].weight.mul_(100)  # an untrained one thinks alike of everything
     shown = worn(to_tensor(sights.pictures), torch.Generator().manual_seed(toyjudge.SEED))
     refused = (predict(net, shown, gauge(net, sights))["kind"] == BROKEN).float().mean()
     assert 0 < refused <= REFUSED + 1 / 64
