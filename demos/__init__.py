@@ -5,11 +5,13 @@ An engine without a module of its own here gets the generic tab, so that a furth
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
 import gradio as gr
+from gradio.routes import App
 
 from demos import about, gallery, generic, home, jobs, machine
 from demos.panel import Desk, Panel
@@ -33,7 +35,10 @@ def build_pages(desk: Desk) -> gr.Blocks:
         "/about": ("About", about.build),
     }
     words = {"/": "Home", **named, **{path: word for path, (word, _) in others.items()}}
-    with gr.Blocks(title="Atelier", analytics_enabled=False, delete_cache=(3600, 86400)) as blocks:
+    with (
+        _no_interim_application(),
+        gr.Blocks(title="Atelier", analytics_enabled=False, delete_cache=(3600, 86400)) as blocks,
+    ):
         panel = Panel(desk, blocks, words)
         home.build(panel)
         for path, spec in engines.items():
@@ -43,6 +48,20 @@ def build_pages(desk: Desk) -> gr.Blocks:
             _turn_to(blocks, path, word)
             build(panel)
     return blocks
+
+
+@contextmanager
+def _no_interim_application() -> Iterator[None]:
+    """Inside, blocks make no web application of their own at their beginning and their end.
+
+    Each costs a third of a second, and mounting makes the one that serves.
+    """
+    make = App.create_app
+    App.create_app = staticmethod(lambda *_args, **_options: None)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        App.create_app = staticmethod(make)  # type: ignore[method-assign]
 
 
 def _turn_to(blocks: gr.Blocks, path: str, title: str) -> None:

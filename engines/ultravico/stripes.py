@@ -4,7 +4,8 @@ Some rows of logits are made at a time. For those rows nearly all columns lie in
 number: the window, what is beyond it, a band, text. There the queries are multiplied by lambda before the product,
 and leaky ReLU of slope 1 / lambda, in place, gives negative logits back what they lost. Only the narrow edges between
 stripes need lambda pair by pair. Where queries and keys are short enough, as normalised ones are, no row needs its
-largest logit taken off before the exponential, which saves two of five passes. Memory is the rows times the length, for a few heads at a time.
+largest logit taken off before the exponential, which saves two of five passes. Memory is the rows times the length,
+for a few heads at a time.
 """
 
 from __future__ import annotations
