@@ -8,10 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote
+
+T = TypeVar("T")
 
 PATIENCE_S = 120.0  # for the whole answer: a busy disk may take its time to keep a file
 LINGER_S = 1.0  # how long an endless stream is listened to after it has begun
@@ -42,19 +45,27 @@ class Answer:
 
 
 class Application:
-    """An ASGI application that has been started, on an event loop of its own; a context manager."""
+    """An ASGI application that has been started, on an event loop and a thread of its own; a context manager.
+
+    Of its own, because a browser that is driven from the same thread keeps a loop running there.
+    """
 
     def __init__(self, app: Any) -> None:
         self.app = app
         self.runner = asyncio.Runner()
+        self.thread = ThreadPoolExecutor(1)
 
     def __enter__(self) -> Application:
-        self.runner.run(self._start())
+        self._run(self._start())
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.runner.run(self._stop())
-        self.runner.close()
+        self._run(self._stop())
+        self.thread.submit(self.runner.close).result()
+        self.thread.shutdown()
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.thread.submit(self.runner.run, work).result()
 
     def ask(
         self,
@@ -92,7 +103,7 @@ class Application:
             "server": ("testserver", 80),
             "state": {},
         }
-        return self.runner.run(self._ask(scope, body or b""))
+        return self._run(self._ask(scope, body or b""))
 
     async def _ask(self, scope: dict[str, Any], body: bytes) -> Answer:
         answer, sent = Answer(), False
