@@ -52,7 +52,7 @@ def _widgets(spec: EngineSpec) -> Form:
     with gr.Row(elem_classes="examples"):
         for text in EXAMPLES:
             gr.Button(text, size="sm").click(lambda text=text: text, None, prompt, **QUIET)
-    model = form.field("model", choices=_models())
+    model = form.field("model", choices=[(preset.title, name) for name, preset in MODELS.items()])
     form.field("methods", choices=METHODS)
     form.field("count")
     form.field("seed")
@@ -82,11 +82,6 @@ def _strange(prompt: str, model: str) -> str:
         return ""
     named = ", ".join(f"<mark>{escape(word)}</mark>" for word in found[:8])
     return f'<p class="notice" role="status">Not known to the {escape(MODELS[model].title.lower())}: {named}</p>'
-
-
-def _models() -> list[tuple[str, str]]:
-    """Titles and names of the models that can be chosen here."""
-    return [(preset.title, name) for name, preset in MODELS.items() if preset.offered]
 
 
 def _words(model: str) -> str:

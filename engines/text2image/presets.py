@@ -39,11 +39,6 @@ class ModelPreset:
         """Whether the weights ship with the project."""
         return not self.revision
 
-    @property
-    def offered(self) -> bool:
-        """Whether a page names it: of those that ship, only if it is there; the others say what is missing."""
-        return not self.local or (Path(self.repo) / "model_index.json").is_file()
-
 
 POCKET = ModelPreset(
     title="Pocket model",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -149,9 +148,3 @@ def test_the_spec_needs_no_torch():
     code = "import sys, engines.text2image.spec; print('torch' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
-
-
-def test_a_pocket_model_that_is_not_there_is_not_offered(tmp_path: Path):
-    assert MODELS["pocket"].offered
-    assert MODELS["sd21"].offered
-    assert not replace(MODELS["pocket"], repo=str(tmp_path)).offered
