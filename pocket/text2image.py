@@ -23,6 +23,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 from engines.shared.training import Recipe, load_average, train
 from engines.text2image.train import BETAS, TIMESTEPS, Denoising, DiffusionStudent, hidden
 from pocket import peoplepool, tokenizer, toypool, toyvae
+from pocket.shards import filled
 from pocket.toypool import LAYOUT, Pool
 from pocket.wording import PersonSpec, vocabulary, write
 
@@ -191,8 +192,24 @@ def train_everything(name: str, work: Path, out: Path, resume: bool, log: Callab
     Pictures and autoencoder are shared by both models, next to `work`.
     """
     recipe = RECIPE if name == "text2image" else replace(RECIPE, seed=RECIPE.seed + 1)
-    shards = _pool(work.parent / "toys", resume, log)
-    people = _people(work.parent / "people", resume, log)
+    shards = filled(
+        work.parent / "toys",
+        SHARDS,
+        WORLD_SEED,
+        lambda path, seed: toypool.fill(path, seed, SHARD),
+        "rendering pictures",
+        resume,
+        log,
+    )
+    people = filled(
+        work.parent / "people",
+        PEOPLE_SHARDS,
+        PEOPLE_SEED,
+        lambda path, seed: peoplepool.fill(path, seed, PEOPLE_SHARD),
+        "rendering people",
+        resume,
+        log,
+    )
     autoencoder = _autoencoder(work.parent / "toyvae", shards, people, resume, log)
     latents = [work.parent / "toylatents" / path.name for path in shards]
     people_latents = [work.parent / "peoplelatents" / path.name for path in people]
@@ -212,24 +229,6 @@ def train_everything(name: str, work: Path, out: Path, resume: bool, log: Callab
     load_average(work, student)
     export(student, autoencoder, out)
     log(f"exported to {out}")
-
-
-def _pool(folder: Path, resume: bool, log: Callable[[str], None]) -> list[Path]:
-    shards = [folder / f"{index}.safetensors" for index in range(SHARDS)]
-    for index, path in enumerate(shards):
-        if not (resume and path.exists()):
-            log(f"rendering pictures, part {index + 1} of {SHARDS}")
-            toypool.fill(path, WORLD_SEED + index * 1_000_000, SHARD)
-    return shards
-
-
-def _people(folder: Path, resume: bool, log: Callable[[str], None]) -> list[Path]:
-    shards = [folder / f"{index}.safetensors" for index in range(PEOPLE_SHARDS)]
-    for index, path in enumerate(shards):
-        if not (resume and path.exists()):
-            log(f"rendering people, part {index + 1} of {PEOPLE_SHARDS}")
-            peoplepool.fill(path, PEOPLE_SEED + index * 1_000_000, PEOPLE_SHARD)
-    return shards
 
 
 def _autoencoder(

@@ -25,6 +25,7 @@ from pocket import judge, tokenizer, vae
 from pocket.flatworld import LAYOUT, speak
 from pocket.grammar import write
 from pocket.pool import Pool, fill, load
+from pocket.shards import filled
 
 SIDE = 96  # pixels; 12 tokens of 8 px
 DROP = 0.1  # captions replaced by the empty one, for classifier-free guidance
@@ -185,9 +186,12 @@ def _autoencoder(folder: Path, resume: bool, log: Callable[[str], None]) -> Auto
 
 
 def _pool(folder: Path, trained: AutoencoderKL, resume: bool, log: Callable[[str], None]) -> list[Path]:
-    shards = [folder / f"{index}.safetensors" for index in range(SHARDS)]
-    for index, path in enumerate(shards):
-        if not (resume and path.exists()):
-            log(f"encoding pictures, part {index + 1} of {SHARDS}")
-            fill(path, trained, WORLD_SEED + index * 1_000_000, SHARD, two=TWO)
-    return shards
+    return filled(
+        folder,
+        SHARDS,
+        WORLD_SEED,
+        lambda path, seed: fill(path, trained, seed, SHARD, two=TWO),
+        "encoding pictures",
+        resume,
+        log,
+    )

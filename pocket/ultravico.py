@@ -23,6 +23,7 @@ from engines.shared.training import Recipe, load_average, train
 from engines.ultravico.train import Flow, VideoStudent, hidden
 from pocket import clips, clipvae, tokenizer
 from pocket.clips import COLOURS, KINDS, WORDS, Clip, ClipSpec
+from pocket.shards import filled
 
 FRAMES, LATENT_FRAMES = 45, 12
 PATCH = (1, 4, 4)  # 4 x 4 tokens a frame
@@ -185,11 +186,15 @@ def export(student: VideoStudent, autoencoder: AutoencoderKLWan, folder: Path) -
 def train_everything(work: Path, out: Path, resume: bool, log: Callable[[str], None] = print) -> None:
     """All stages in order; a stage whose result lies in `work` is not repeated when resuming."""
     autoencoder = _autoencoder(work.parent / "clipvae", resume, log)
-    shards = [work.parent / "clips" / f"{index}.safetensors" for index in range(SHARDS)]
-    for index, path in enumerate(shards):
-        if not (resume and path.exists()):
-            log(f"encoding clips, part {index + 1} of {SHARDS}")
-            fill(path, autoencoder, WORLD_SEED + index * 1_000_000, SHARD)
+    shards = filled(
+        work.parent / "clips",
+        SHARDS,
+        WORLD_SEED,
+        lambda path, seed: fill(path, autoencoder, seed, SHARD),
+        "encoding clips",
+        resume,
+        log,
+    )
     student = build_student(RECIPE.seed)
     log(f"transformer: {RECIPE.steps} steps of {RECIPE.batch}; progress in {work / 'log.txt'}")
     resume = resume and (work / "state.pt").exists()
