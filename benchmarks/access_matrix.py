@@ -31,6 +31,7 @@ from fastapi.routing import iter_route_contexts
 from starlette.routing import Mount
 
 from benchmarks.in_process import Answer, Application
+from benchmarks.rows import append_row, read_rows
 from studio.identity import COOKIE, SESSION_COOKIE, AnonymousCookie, load_secret
 from studio.services import Services, open_services
 from studio.settings import Settings
@@ -478,8 +479,7 @@ def run(stage: Stage, app: Any, seed: int, *, rounds: int = 1, most: int = 10_00
     report.routes = len(routes)
     for route in routes:
         own_call(stage, route, report)
-    lines = out.read_text().splitlines() if out and out.exists() else []
-    done = {row["route"]: row for row in map(json.loads, lines)}
+    done = {row["route"]: row for row in read_rows(out)}
     for turn, route in itertools.product(range(rounds), routes):
         name = f"{turn} {route.method} {route.template}"
         if name not in done:
@@ -487,8 +487,7 @@ def run(stage: Stage, app: Any, seed: int, *, rounds: int = 1, most: int = 10_00
             try_route(stage, route, random.Random(f"{seed} {name}"), part, most)
             done[name] = {"route": name, **part.as_row()}
             if out:
-                with out.open("a") as file:
-                    file.write(json.dumps(done[name]) + "\n")
+                append_row(out, done[name])
         report.add(done[name])
     return report
 

@@ -9,7 +9,6 @@ description forbids must be refused; nothing is a 5xx. With `--out` a run that w
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections import Counter
@@ -30,6 +29,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from benchmarks.rows import append_row, read_rows
 from studio.services import Services, open_services
 from studio.settings import Settings
 from studio.web import create_api, describe
@@ -65,8 +65,7 @@ def run(app: Any, services: Services, *, examples: int, out: Path | None = None)
 
     Operations with a row in `out` are not tried again; each is added there as soon as it has been.
     """
-    lines = out.read_text().splitlines() if out and out.exists() else []
-    done = {row["operation"]: row for row in map(json.loads, lines)}
+    done = {row["operation"]: row for row in read_rows(out)}
     schema = schemathesis.openapi.from_dict(describe(app))
     schema.app = app
     cookies, there = _settled(app, services)
@@ -76,8 +75,7 @@ def run(app: Any, services: Services, *, examples: int, out: Path | None = None)
         if operation.label not in done:
             done[operation.label] = {"operation": operation.label, **_tried(operation, cookies, there, examples)}
             if out:
-                with out.open("a") as file:
-                    file.write(json.dumps(done[operation.label]) + "\n")
+                append_row(out, done[operation.label])
         row = done[operation.label]
         report.operations += 1
         report.calls += row["calls"]

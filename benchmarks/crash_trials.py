@@ -27,6 +27,7 @@ import psutil
 
 from benchmarks.crash_checks import digest, job_faults, key_of, orphans, store_faults
 from benchmarks.crash_house import ROOT, House, small_disk, wait_until
+from benchmarks.rows import read_rows
 from studio.errors import AtelierError, StoreUnavailable
 from studio.jobs import FINAL, Event, Job
 from studio.requests import parse, submit
@@ -291,7 +292,7 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Do the trials that are not done yet; all rows."""
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "trials.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    rows = read_rows(path)
     done = {row["trial"] for row in rows}
     todo = [number for number in range(options.trials) if number not in done]
     settings = settings_of(real=options.real, home=Path())

@@ -29,6 +29,7 @@ from urllib.parse import quote
 
 from benchmarks.hostile_files import FAMILIES, NAMES, hostile_json
 from benchmarks.in_process import Answer, Application
+from benchmarks.rows import read_rows
 from studio.errors import InvalidInput, TooLarge
 from studio.services import Services, open_services
 from studio.settings import Settings
@@ -403,9 +404,7 @@ def main() -> int:
     parser.add_argument("--only", type=int, help="run this case alone and say what it came to")
     parser.add_argument("--out", type=Path, help="a line of JSON for each case; an old file is gone on with")
     options = parser.parse_args()
-    outcomes: list[Outcome] = []
-    if options.out and options.out.exists():
-        outcomes = [Outcome(**json.loads(line)) for line in options.out.read_text().splitlines()]
+    outcomes = [Outcome(**row) for row in read_rows(options.out)]
     numbers = range(len(outcomes), options.cases) if options.only is None else [options.only]
     with tempfile.TemporaryDirectory() as home, ground(Path(home)) as place:
         with options.out.open("a") if options.out else contextlib.nullcontext() as kept:

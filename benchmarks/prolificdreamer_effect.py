@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.rows import RESAMPLES, grid_of, interval, read_rows
 from engines.prolificdreamer import metrics
 from engines.prolificdreamer.params import ProlificDreamerParams
 from engines.prolificdreamer.presets import MODELS
@@ -47,7 +48,6 @@ PROMPTS = (
 OBJECT_NUMBERS = ("iou", "rmse", "consistent", "side_error", "sharpness", "true_sharpness", "clipped", "vividness")
 PICTURE_NUMBERS = ("least_variety", "variety", "distance", "saturation", "vividness", "clipped")
 KEY = ("weights", "task", "method", "settings", "prompt", "seed")  # what a row is of
-RESAMPLES = 10_000
 QUICK: dict[str, Any] = {"formats": ("field",), "preview_every": 10_000, "checkpoint_every": 10_000}
 
 
@@ -141,21 +141,6 @@ def fingerprint() -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of an earlier start; a line cut off by a kill is left out."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("}")]
-
-
-def interval(values: np.ndarray, rng: np.random.Generator) -> tuple[float, float, float]:
-    """Mean and 95 % percentile bootstrap interval."""
-    values = values[~np.isnan(values)]
-    if not len(values):
-        return (float("nan"),) * 3
-    means = values[rng.integers(0, len(values), (RESAMPLES, len(values)))].mean(1)
-    return (float(values.mean()), *(float(q) for q in np.percentile(means, (2.5, 97.5))))
-
-
 def cell(values: Sequence[Any]) -> str:
     """Mean and interval as text."""
     numbers = np.array([np.nan if value is None else float(value) for value in values])
@@ -214,16 +199,6 @@ def show_broken() -> None:
             n = metrics.of_object(seen, where, prompt, radius, theta, fovy)
             cells = f"{n['iou']:.3f} | {n['rmse']:.3f} | {n['side_error']:.0f} | {n['consistent']}"
             print(f"| {prompt}: {title} | {cells} |")
-
-
-def grid_of(text: str) -> list[dict[str, Any]]:
-    """`guidance=2,7.5 iterations=300` as every combination; values are JSON."""
-    axes = [(name, values.split(",")) for name, _, values in (item.partition("=") for item in text.split())]
-    names = [name for name, _ in axes]
-    return [
-        {name: json.loads(value) for name, value in zip(names, chosen, strict=True)}
-        for chosen in itertools.product(*(values for _, values in axes))
-    ]
 
 
 def main() -> None:

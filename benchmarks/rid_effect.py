@@ -13,7 +13,6 @@ person. Every row is one thief; rows that are there are not computed again. Sett
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.rows import append_row, read_rows
 from engines.rid import checkpoints
 from engines.rid.defender import GREY_LEVELS
 from engines.rid.identity import Recogniser, shipped
@@ -66,7 +66,7 @@ def main() -> None:
     torch.set_num_threads(1)
     if options.report is None:
         compute(options)
-    print(table(read(options.report or options.out)))
+    print(table(read_rows(options.report or options.out)))
 
 
 def jobs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -83,7 +83,7 @@ def jobs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 def compute(options: argparse.Namespace) -> None:
     """Append the rows that are missing."""
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    known = {tuple(row[name] for name in KEY) for row in read(options.out)}
+    known = {tuple(row[name] for name in KEY) for row in read_rows(options.out)}
     assets = Path(SURROGATES["pocket"].repo).parent
     model, judge = load_diffusion(assets / options.model), shipped(JUDGE)
     fields = SURROGATES["pocket"].ways[options.thief] | ({"steps": options.steps} if options.steps else {})
@@ -94,8 +94,7 @@ def compute(options: argparse.Namespace) -> None:
         begun = time.process_time()
         row, drawn = steal(job, model, judge, way, options.defender)
         row["seconds"] = round(time.process_time() - begun, 1)
-        with options.out.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        append_row(options.out, row)
         if options.sheets:
             save_sheet(options.sheets, row, drawn)
         print(row, flush=True)
@@ -174,17 +173,6 @@ def save_sheet(folder: Path, row: dict[str, Any], pictures: Tensor) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     name = "-".join(str(row[part]) for part in KEY)
     Image.fromarray(sheet(levels(pictures), 11)).save(folder / f"{name}.png")
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file; none if there is none yet. A line that was cut off is left out."""
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue
-    return rows
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.text2image_quality import AUTOENCODER, GOALS, mean, read_rows, share
+from benchmarks.rows import read_rows
+from benchmarks.text2image_quality import AUTOENCODER, GOALS, mean, share
 from engines.text2image.presets import ASSETS
 from pocket.broken import UNSEEN_WAYS
 from pocket.wording import VIEWS

@@ -13,7 +13,7 @@ import hashlib
 import itertools
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
+from benchmarks.rows import batches
 from engines.text2image.presets import ASSETS
 from engines.text2image.sampling import scheduler_for
 from pocket.toypool import WITHHELD
@@ -91,7 +92,7 @@ def draw_missing(painter: Painter, plans: Sequence[Row], settings: Sequence[Row]
     folder.mkdir(parents=True, exist_ok=True)
     for chosen in settings:
         todo = [row for row in plans if not place_of(row, chosen, folder).exists()]
-        for part in parts(sorted(todo, key=lambda row: row["seed"]), BATCH):
+        for part in batches(sorted(todo, key=lambda row: row["seed"]), BATCH):
             begun = time.process_time()
             for row, picture in zip(part, painter.pictures(part, **chosen), strict=True):
                 path = place_of(row, chosen, folder)
@@ -110,11 +111,6 @@ def place_of(row: Row, settings: Row, folder: Path) -> Path:
 def read_pictures(rows: Sequence[Row], settings: Row, folder: Path) -> np.ndarray:  # uint8 [B, 64, 64, 3]
     """Pictures that have been drawn."""
     return np.stack([np.asarray(Image.open(place_of(row, settings, folder))) for row in rows])
-
-
-def parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    """Consecutive parts of at most `size`."""
-    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def sheet(pictures: np.ndarray, times: int = 3) -> Image.Image:  # uint8 [64, S, S, 3]

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from transformers import CLIPModel, PreTrainedTokenizerFast
 
+from benchmarks.rows import append_row, batches, read_rows
 from benchmarks.text2image_pictures import (
     BATCH,
     Painter,
@@ -29,7 +30,6 @@ from benchmarks.text2image_pictures import (
     add_arguments,
     asked,
     draw_missing,
-    parts,
     prompt_for,
     read_pictures,
     sheet,
@@ -93,7 +93,7 @@ def make_rows(bench: Bench, plans: Sequence[Row], settings: Sequence[Row], folde
     with out.open("a", encoding="utf-8") as file:
         for chosen in [None, *settings]:
             todo = [{**row, "settings": chosen} for row in plans if _key({**row, "settings": chosen}) not in known]
-            for part in parts(todo, BATCH):
+            for part in batches(todo, BATCH):
                 if chosen is None:
                     pictures = pictures_of([world_scene(row["prompt"], row["seed"]) for row in part], 64)
                 else:
@@ -108,15 +108,7 @@ def make_reconstructions(vae: Any, out: Path) -> None:
     """Append how well the autoencoder gives unseen pictures back, once."""
     if not any(row["group"] == AUTOENCODER for row in read_rows(out)):
         values = [round(float(value), 3) for value in reconstruction(vae, RECONSTRUCTED)]
-        row = {"group": AUTOENCODER, "prompt": "", "seed": HELD_OUT, "settings": None, "psnr": values}
-        with out.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-
-
-def read_rows(path: Path) -> list[Row]:
-    """Rows of an earlier start; a line cut off by a kill is left out."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("}")]
+        append_row(out, {"group": AUTOENCODER, "prompt": "", "seed": HELD_OUT, "settings": None, "psnr": values})
 
 
 def _key(row: Row) -> tuple[str, str, int, str]:

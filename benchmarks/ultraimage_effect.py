@@ -11,10 +11,9 @@ over seeds. Settings are chosen on seeds from 10000 on (`--search`) and reported
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.rows import batches, grid_of, interval, read_rows
 from engines.ultraimage.calibration import NOISE_SEED, head_entropies
 from engines.ultraimage.hooks import Rule, focus, positions
 from engines.ultraimage.judge import Judge, shipped
@@ -34,7 +34,6 @@ from engines.ultraimage.spec import UltraImageParams, target_size
 from pocket.grammar import COLOURS, KINDS, SKIES, ObjectSpec, SceneSpec, write
 
 NUMBERS = ("objects", "exact", "horizons", "vividness", "seam", "recognised")
-RESAMPLES = 10_000
 
 
 def prompt_for(seed: int) -> str:
@@ -104,15 +103,6 @@ class Sampler:
         return focus_table(self.entropies[key], params, self.model, sequence)
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of an earlier start; a line cut off by a kill is left out."""
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        if line.endswith("}"):
-            rows.append(json.loads(line))
-    return rows
-
-
 def make_rows(
     sampler: Sampler,
     judge: Judge,
@@ -139,20 +129,6 @@ def make_rows(
                     f"{method} {label} x{params.scale:g}: seeds {chunk[0]}..{chunk[-1]}, {spent:.1f} s each",
                     flush=True,
                 )
-
-
-def batches(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    """Consecutive pieces of at most `size`."""
-    return (items[start : start + size] for start in range(0, len(items), size))
-
-
-def interval(values: np.ndarray, rng: np.random.Generator) -> tuple[float, float, float]:
-    """Mean and 95 % percentile bootstrap interval over seeds."""
-    values = values[~np.isnan(values)]
-    if not len(values):
-        return (float("nan"),) * 3
-    means = values[rng.integers(0, len(values), (RESAMPLES, len(values)))].mean(1)
-    return (float(values.mean()), *(float(q) for q in np.percentile(means, (2.5, 97.5))))
 
 
 def print_table(rows: Sequence[dict[str, Any]]) -> None:
@@ -195,16 +171,6 @@ def located(folder: Path | None) -> Weights:
     if folder is not None:
         MODELS["pocket"] = replace(MODELS["pocket"], repo=str(folder))
     return locate("pocket", None)
-
-
-def grid_of(text: str) -> list[dict[str, Any]]:
-    """`margin=0.85,0.9 steps=12` as every combination."""
-    axes = [(name, values.split(",")) for name, _, values in (item.partition("=") for item in text.split())]
-    names = [name for name, _ in axes]
-    return [
-        {name: json.loads(value) for name, value in zip(names, chosen, strict=True)}
-        for chosen in itertools.product(*(values for _, values in axes))
-    ]
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ import argparse
 import itertools
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks.rows import RESAMPLES, batches, grid_of, interval, read_rows
 from engines.ultravico.attention import best_way
 from engines.ultravico.families import Shape
 from engines.ultravico.hooks import decayed, positions
@@ -40,7 +41,6 @@ from engines.ultravico.spec import OWN_DECAY, UltraVicoParams, length_of, size_o
 from pocket.clips import render, sample, write
 
 NUMBERS = ("repetition", "most_repetition", "speed", "speed_share", "drift", "survival", "no_repeat")
-RESAMPLES = 10_000
 DATA = "data"
 ROWS = 128  # of logits at a time
 
@@ -131,12 +131,6 @@ def numbers_of(frames: np.ndarray, plan: Plan, truth: float) -> dict[str, float 
     }
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of an earlier start; a line cut off by a kill is left out."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("}")]
-
-
 def make_rows(
     sampler: Sampler, plans: Sequence[Plan], seeds: Sequence[int], batch: int, out: Path, sheets: Path | None
 ) -> None:
@@ -170,20 +164,6 @@ def save_sheet(folder: Path, plan: Plan, seeds: Sequence[int], videos: np.ndarra
     sheet: Image.Image = contact_sheet(rows, [float(t) for t in np.linspace(0, len(videos[0]) / fps, COLUMNS)])
     name = "".join(letter if letter.isalnum() or letter in ".-" else "_" for letter in "-".join(map(str, plan.key)))
     sheet.save(folder / f"{name}-{seeds[0]}.png")
-
-
-def batches(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    """Consecutive pieces of at most `size`."""
-    return (items[start : start + size] for start in range(0, len(items), size))
-
-
-def interval(values: np.ndarray, rng: np.random.Generator) -> tuple[float, float, float]:
-    """Mean and 95 % percentile bootstrap interval over seeds."""
-    values = values[~np.isnan(values)]
-    if not len(values):
-        return (float("nan"),) * 3
-    means = values[rng.integers(0, len(values), (RESAMPLES, len(values)))].mean(1)
-    return (float(values.mean()), *(float(q) for q in np.percentile(means, (2.5, 97.5))))
 
 
 def print_table(rows: Sequence[dict[str, Any]]) -> None:
@@ -230,16 +210,6 @@ def undecayed(settings: str) -> str:
     """The label of the same settings where nothing decays."""
     kept = {} if settings == "default" else {n: v for n, v in json.loads(settings).items() if n not in OWN_DECAY}
     return json.dumps(kept) if kept else "default"
-
-
-def grid_of(text: str) -> list[dict[str, Any]]:
-    """`alpha=0.9,0.5 steps=12` as every combination."""
-    axes = [(name, values.split(",")) for name, _, values in (item.partition("=") for item in text.split())]
-    names = [name for name, _ in axes]
-    return [
-        {name: json.loads(value) for name, value in zip(names, chosen, strict=True)}
-        for chosen in itertools.product(*(values for _, values in axes))
-    ]
 
 
 def plans_of(given: argparse.Namespace) -> list[Plan]:

@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from diffusers import WanPipeline
 
-from benchmarks.ultravico_effect import batches, caption_of, interval, read_rows
+from benchmarks.rows import batches, interval, read_rows
+from benchmarks.ultravico_effect import caption_of
 from engines.ultravico.metrics import consistency, drift, follow, speed, survival
 from engines.ultravico.presets import MODELS
 from pocket.clips import SIDE, render, sample

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from benchmarks import text2image_quality as quality
+from benchmarks.rows import read_rows
 from benchmarks.text2image_card import judged, matched, written
 from benchmarks.text2image_card import quality as told
 from benchmarks.text2image_pictures import draw_missing, grid_of, plan, prompt_for, read_pictures, sheet
-from benchmarks.text2image_quality import AUTOENCODER, make_rows, read_rows, share, wilson
+from benchmarks.text2image_quality import AUTOENCODER, make_rows, share, wilson
 from pocket.toypool import WITHHELD
 from pocket.wording import VIEWS, parse
 
