@@ -25,7 +25,7 @@ from PIL import Image
 from benchmarks.rows import batches
 from engines.text2image.presets import ASSETS
 from engines.text2image.sampling import scheduler_for
-from pocket.toypool import WITHHELD
+from pocket.lessons import WITHHELD
 from pocket.toys import KINDS
 from pocket.wording import COLOURS, GROUNDS, PLAINS, SKIES, VIEWS, ToySpec, write
 
@@ -58,8 +58,7 @@ def plan(seeds: range) -> list[dict[str, Any]]:
     rows = [{"group": "seen", "seed": seed, "prompt": prompt_for(seed)} for seed in seeds]
     pairs = sorted(WITHHELD)
     each = min(EACH_WITHHELD, max(1, len(seeds) // len(pairs)))
-    for turn, pair in itertools.product(range(each), pairs):
-        seed = seeds.start + turn
+    for seed, (_, pair) in enumerate(itertools.product(range(each), pairs), seeds.start):  # each its own seed
         rows.append({"group": "withheld", "seed": seed, "prompt": prompt_for(seed, pair)})
     return rows
 

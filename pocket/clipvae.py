@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKLWan
 from torch import Tensor, nn
 
-from engines.shared.training import Recipe, load_average, train
+from engines.shared.training import Recipe, beside, load_average, train
 from pocket.clips import SIDE, render, sample
 
 # Frames and pixels of training crops: short ones show more, long ones forbid colours to drift.
@@ -57,7 +57,7 @@ def loss(vae: AutoencoderKLWan, clips: Tensor, generator: torch.Generator) -> Te
     """L1, L1 of local means, and a little KL."""
     posterior = vae.encode(clips).latent_dist
     spread = (posterior.var + LATENT_NOISE**2).sqrt()
-    decoded = vae.decode(posterior.mean + spread * torch.randn(spread.shape, generator=generator)).sample
+    decoded = vae.decode(posterior.mean + spread * torch.randn(spread.shape, generator=generator).to(spread)).sample
     divergence = posterior.kl().mean() / posterior.mean[0].numel()
     tint = F.l1_loss(F.avg_pool3d(decoded, (1, 8, 8)), F.avg_pool3d(clips, (1, 8, 8)))
     return F.l1_loss(decoded, clips) + TINT_WEIGHT * tint + KL_WEIGHT * divergence
@@ -87,7 +87,8 @@ class Reconstructing:
     def __call__(self, student: nn.Module, count: int, generator: torch.Generator) -> dict[str, Tensor]:
         """The loss of `count` crops."""
         seed = int(torch.randint(2**40, (1,), generator=generator))
-        return {"loss": loss(student, to_tensor(crops(count, seed)), generator)}
+        (shown,) = beside(student, [to_tensor(crops(count, seed))])
+        return {"loss": loss(student, shown, generator)}
 
 
 def hidden(name: str, weight: Tensor) -> bool:

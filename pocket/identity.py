@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from engines.rid.identity import SIDE, WIDTH, Embedder, cosine_softmax_loss
-from engines.shared.training import Recipe, load_average, train
+from engines.shared.training import Recipe, beside, load_average, train
 from pocket import people, world
 
 TRAINING, CHOOSING, EXAMINING = 20_000_000, 30_000_000, 40_000_000  # first seeds of identities
@@ -55,8 +55,10 @@ class Recognition:
         shown = to_float(self.pictures[who, view])
         toys = self.others[torch.randint(len(self.others), (count // 6,), generator=generator)]
         nobody = torch.cat([to_float(toys), spoilt(shown[: count // 6], generator)])
-        embeddings, faces = student.embedder(augmented(torch.cat([shown, nobody]), generator))
-        is_face = (torch.arange(len(faces)) < count).float()
+        pictures = augmented(torch.cat([shown, nobody]), generator)
+        is_face = (torch.arange(len(pictures)) < count).float()
+        pictures, is_face, who = beside(student, [pictures, is_face, who])
+        embeddings, faces = student.embedder(pictures)
         return {
             "identity": cosine_softmax_loss(embeddings[:count], student.centres, who),
             "face": F.binary_cross_entropy_with_logits(faces, is_face),

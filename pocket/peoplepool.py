@@ -18,11 +18,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from pocket import people, toypool
+from pocket import lessons, people, toypool
 from pocket.toys import PAINTS
 from pocket.wording import PersonSpec
 
-VIEWS = 8  # pictures of every identity
 TOGETHER = 12  # identities drawn at a time
 SAID = {"shirt": 0.5, "hair": 0.5, "worn": 0.6, "view": 0.7, "plain": 0.6}  # how often a caption says each
 
@@ -33,7 +32,7 @@ def fill(path: Path, first_identity: int, identities: int) -> None:
     end = first_identity + identities
     for start in tqdm(range(first_identity, end, TOGETHER), f"people {path.stem}", disable=None):
         seeds = range(start, min(start + TOGETHER, end))
-        shown = [people.sample(seed, seed * 97 + view) for seed in seeds for view in range(VIEWS)]
+        shown = [lessons.portrait(seed, view) for seed in seeds for view in range(lessons.PORTRAITS)]
         view = people.render(shown, toypool.SIDE)
         pictures.append((view.rgb * 255).round().to(torch.uint8))
         where = toypool.layout(view)

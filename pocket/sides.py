@@ -14,7 +14,6 @@ import numpy as np
 from tqdm import tqdm
 
 from pocket import toypool
-from pocket.text2image import SHARD, WORLD_SEED
 from pocket.toys import KINDS
 from pocket.wording import VIEWS, ToySpec
 from pocket.world import Scene, render, sample_scene
@@ -52,14 +51,9 @@ def pictures_of(scenes: Iterable[Scene], side: int = 64) -> np.ndarray:  # uint8
     return (rgb * 255 + 0.5).byte().permute(0, 2, 3, 1).contiguous().numpy()
 
 
-def of_pool(folder: Path, shards: range, log: Callable[[str], None]) -> Sights:
-    """Pictures of the pool that the text-to-image model is trained on; shards that are not there are rendered."""
-    paths = [folder / f"{index}.safetensors" for index in shards]
-    for index, path in zip(shards, paths, strict=True):
-        if not path.exists():
-            log(f"toys: rendering part {index + 1} of the pool")
-            toypool.fill(path, WORLD_SEED + index * 1_000_000, SHARD)
-    pool = toypool.load(paths)
+def of_pool(files: Iterable[Path]) -> Sights:
+    """What shards hold of the pool of toys that the text-to-image model is trained on."""
+    pool = toypool.load(files)
     return Sights(pool.pictures.permute(0, 2, 3, 1).contiguous().numpy(), pool.truths)
 
 

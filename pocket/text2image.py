@@ -22,8 +22,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
 from engines.shared.training import Recipe, load_average, train
 from engines.text2image.train import BETAS, TIMESTEPS, Denoising, DiffusionStudent, hidden
-from pocket import peoplepool, tokenizer, toypool, toyvae
-from pocket.shards import filled
+from pocket import lessonpool, peoplepool, tokenizer, toypool, toyvae
 from pocket.toypool import LAYOUT, Pool
 from pocket.wording import PersonSpec, vocabulary, write
 
@@ -31,10 +30,6 @@ TEXT_WIDTH = 128
 LENGTH = 24  # tokens of a prompt, begin and end included
 VOCABULARY = 160  # rows of the embedding; words may be added without training anew what is known
 DROP = 0.1  # captions replaced by the empty one, for classifier-free guidance
-WORLD_SEED = 100_000_000  # first seed of the training pictures; tests and reports use small seeds
-SHARDS, SHARD = 16, 2000  # pictures
-PEOPLE_SEED = 200_000_000  # first identity of the training pictures of people
-PEOPLE_SHARDS, PEOPLE_SHARD = 6, 250  # identities
 PEOPLE = 0.25  # share of every batch
 WIDTHS = {"text2image": (48, 80, 112), "text2image_b": (40, 64, 96)}
 RECIPE = Recipe(steps=5200, batch=32, ranks=1, cooldown=2600, muon_rate=0.01, adam_rate=1.5e-3, ema=0.998)
@@ -192,54 +187,32 @@ def train_everything(name: str, work: Path, out: Path, resume: bool, log: Callab
     Pictures and autoencoder are shared by both models, next to `work`.
     """
     recipe = RECIPE if name == "text2image" else replace(RECIPE, seed=RECIPE.seed + 1)
-    shards = filled(
-        work.parent / "toys",
-        SHARDS,
-        WORLD_SEED,
-        lambda path, seed: toypool.fill(path, seed, SHARD),
-        "rendering pictures",
-        resume,
-        log,
-    )
-    people = filled(
-        work.parent / "people",
-        PEOPLE_SHARDS,
-        PEOPLE_SEED,
-        lambda path, seed: peoplepool.fill(path, seed, PEOPLE_SHARD),
-        "rendering people",
-        resume,
-        log,
-    )
-    autoencoder = _autoencoder(work.parent / "toyvae", shards, people, resume, log)
-    latents = [work.parent / "toylatents" / path.name for path in shards]
-    people_latents = [work.parent / "peoplelatents" / path.name for path in people]
-    for shard, path in zip([*shards, *people], [*latents, *people_latents], strict=True):
+    folder = work.parent
+    toys = [file for sort in (lessonpool.TOYS, lessonpool.SIDED) for file in sort.files(folder, resume, log)]
+    people = lessonpool.PEOPLE.files(folder, resume, log)
+    autoencoder = _autoencoder(folder / "toyvae", toys, people, resume, log)
+    latents = {file: folder / "latents" / file.parent.name / file.name for file in [*toys, *people]}
+    for file, path in latents.items():
         if not (resume and path.exists()):
-            encode(shard, path, autoencoder)
+            encode(file, path, autoencoder)
     student = build_student(WIDTHS[name], recipe.seed)
     log(f"{name}: {recipe.steps} steps of {recipe.batch}; progress in {work / 'log.txt'}")
-    train(
-        student,
-        Denoising(CaptionedLatents(shards, latents, people, people_latents)),
-        recipe,
-        work,
-        hidden,
-        resume and (work / "state.pt").exists(),
-    )
+    batches = CaptionedLatents(toys, [latents[file] for file in toys], people, [latents[file] for file in people])
+    train(student, Denoising(batches), recipe, work, hidden, resume and (work / "state.pt").exists())
     load_average(work, student)
     export(student, autoencoder, out)
     log(f"exported to {out}")
 
 
 def _autoencoder(
-    folder: Path, shards: list[Path], people: list[Path], resume: bool, log: Callable[[str], None]
+    folder: Path, toys: list[Path], people: list[Path], resume: bool, log: Callable[[str], None]
 ) -> AutoencoderKL:
     if resume and (folder / "polished" / "config.json").exists():
         return AutoencoderKL.from_pretrained(folder / "polished").eval()
     if resume and (folder / "vae" / "config.json").exists():
         made = AutoencoderKL.from_pretrained(folder / "vae")
     else:
-        made = toyvae.make(folder, shards[:3], resume, log)
-    toyvae.polish(made, folder / "polish", [*people, *shards], resume, log)
+        made = toyvae.make(folder, toys[:3], resume, log)
+    toyvae.polish(made, folder / "polish", [*people, *toys], resume, log)
     made.save_pretrained(folder / "polished")
     return made.eval()

@@ -21,7 +21,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
 from engines.shared.training import Recipe, optimisers, rate
 from engines.text2image.judge import to_tensor
-from pocket import toyjudge
+from pocket import lessonpool, toyjudge
 from pocket.broken import worn
 from pocket.sides import Sights, gather, of_pool
 from pocket.text2image import build_words
@@ -211,7 +211,7 @@ def train_everything(work: Path, out: Path, resume: bool, log: Callable[[str], N
         model = CLIPModel.from_pretrained(done).eval()
     else:
         sights = gather(judged / "sides", toyjudge.SEED, toyjudge.COUNT, log)
-        sights += of_pool(work.parent / "toys", range(SHARDS), log)
+        sights += of_pool(lessonpool.TOYS.files(work.parent, True, log, SHARDS))
         model = fit(sights, words, log)
         model.save_pretrained(done)
     unseen = gather(judged / "examination", toyjudge.EXAM_SEED, toyjudge.EXAM_COUNT, log)

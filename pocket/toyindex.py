@@ -1,7 +1,7 @@
 """The recipe of the index of training pictures: what is needed to find those that a drawn picture is nearest to.
 
-Of every training picture its seed, the colour it was given and its first principal components; the picture itself
-follows from the seed. So a few megabytes stand for all that the model has seen.
+Of every training picture its seed and its first principal components; the picture itself follows from the seed. So a
+few megabytes stand for all that the model has seen.
 """
 
 from __future__ import annotations
@@ -12,10 +12,8 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from engines.text2image.judge import COLOURS
 from engines.text2image.neighbours import FILE, small
-from pocket.sides import of_pool
-from pocket.text2image import SHARD, SHARDS, WORLD_SEED
+from pocket import lessonpool, toypool
 
 COMPONENTS = 64
 SAMPLE = 6000  # pictures that the components are found on
@@ -34,7 +32,6 @@ def make(
     folder: Path,
     pictures: np.ndarray,  # uint8 [N, S, S, 3]
     seeds: Sequence[int],
-    colours: Sequence[str],
     log: Callable[[str], None],
 ) -> None:
     """Write the index of training pictures."""
@@ -47,7 +44,6 @@ def make(
         "basis": basis.astype(np.float16),
         "features": features.astype(np.float16),
         "seeds": np.array(seeds, np.int64),
-        "colours": np.array([COLOURS.index(colour) for colour in colours], np.uint8),
     }
     save_file(tensors, folder / FILE)
     kept = 1 - np.square(cells - mean - features @ basis).mean() / np.square(cells - mean).mean()
@@ -55,7 +51,8 @@ def make(
 
 
 def train_everything(work: Path, out: Path, log: Callable[[str], None] = print) -> None:
-    """The index of the whole pool that the text-to-image models were trained on."""
-    pool = of_pool(work.parent / "toys", range(SHARDS), log)
-    seeds = [WORLD_SEED + shard * 1_000_000 + place for shard in range(SHARDS) for place in range(SHARD)]
-    make(out, pool.pictures, seeds, [truth.colour or "" for truth in pool.truths], log)
+    """The index of everything that the text-to-image models were trained on."""
+    sorts = (lessonpool.TOYS, lessonpool.SIDED, lessonpool.PEOPLE)
+    files = [file for sort in sorts for file in sort.files(work.parent, True, log)]
+    shown = toypool.pictures(files).permute(0, 2, 3, 1).contiguous().numpy()
+    make(out, shown, [seed for sort in sorts for seed in sort.seeds()], log)

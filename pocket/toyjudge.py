@@ -16,12 +16,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from engines.text2image.judge import BROKEN, COLOURS, KINDS, NUMBERS, VIEWS, JudgeNet, classes, fit, to_tensor
+from pocket import lessonpool
 from pocket.broken import HALVING, UNSEEN_WAYS, WAYS, broken, worn
 from pocket.sides import Sights, gather, of_pool
 from pocket.wording import ToySpec
 
 SEED, COUNT = 300_000_000, 8160  # first seed and number of the pictures from all sides
-SHARDS = 4  # of the pool of the text-to-image model, 2000 pictures each
+SHARDS = 4  # of each of the two sorts of toys that the text-to-image model is trained on, 2000 pictures each
 EPOCHS = 6
 EXAM_SEED, EXAM_COUNT = 400_000_000, 2400
 SIDED = 0.9  # recall of every view that makes a kind one whose side can be told
@@ -134,7 +135,9 @@ def train_everything(work: Path, out: Path, resume: bool, log: Callable[[str], N
         net = JudgeNet()
         net.load_state_dict(load_file(done))
     else:
-        sights = gather(sides, SEED, COUNT, log) + of_pool(work.parent / "toys", range(SHARDS), log)
+        sorts = (lessonpool.TOYS, lessonpool.SIDED)
+        files = [file for sort in sorts for file in sort.files(work.parent, True, log, SHARDS)]
+        sights = gather(sides, SEED, COUNT, log) + of_pool(files)
         net = fit(sights.pictures, labels(sights.truths), distort, seed=SEED, epochs=EPOCHS, log=log)
         save_file(net.state_dict(), done)
     known, unseen = gather(sides, SEED, GAUGED, log), gather(work / "examination", EXAM_SEED, EXAM_COUNT, log)

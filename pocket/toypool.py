@@ -20,15 +20,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from pocket.toys import KINDS, PAINTS
-from pocket.wording import COLOURS, ToySpec
-from pocket.world import Scene, View, render, sample_scene
+from pocket import lessons
+from pocket.toys import PAINTS
+from pocket.wording import ToySpec
+from pocket.world import View, render
 
 SIDE = 64  # pixels
 CELLS = 8  # of a layout, a side
 LAYOUT = 1 + 3 + 3 + len(PAINTS)  # channels: coverage, canonical place, normal, paints
-# One colour of every kind that the models never see together with it.
-WITHHELD = frozenset((kind, COLOURS[(3 * index + 1) % len(COLOURS)]) for index, kind in enumerate(KINDS))
 
 
 @dataclass(frozen=True)
@@ -56,20 +55,11 @@ def layout(view: View) -> Tensor:  # float32 [B, LAYOUT, CELLS, CELLS]
     return F.adaptive_avg_pool2d(whole, CELLS)
 
 
-def training_scene(seed: int) -> Scene:
-    """A scene for training: one of a withheld pair gets the next colour that may be seen."""
-    scene = sample_scene(seed)
-    colour = COLOURS.index(scene.colour)
-    while (scene.kind, COLOURS[colour]) in WITHHELD:
-        colour = (colour + 1) % len(COLOURS)
-    return replace(scene, colour=COLOURS[colour])
-
-
 def fill(path: Path, first_seed: int, count: int, batch: int = 192) -> None:
     """Render the scenes `first_seed ...`; writes one shard (tensors and truths), the tensors last."""
     pictures, layouts, truths = [], [], []
     for start in tqdm(range(first_seed, first_seed + count, batch), f"toys {path.stem}", disable=None):
-        scenes = [training_scene(seed) for seed in range(start, min(start + batch, first_seed + count))]
+        scenes = [lessons.toys(seed) for seed in range(start, min(start + batch, first_seed + count))]
         view = render(scenes, SIDE)
         pictures.append((view.rgb * 255).round().to(torch.uint8))
         layouts.append(layout(view).half())

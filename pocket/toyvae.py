@@ -6,15 +6,16 @@ Small on purpose: text to 3D encodes a render at every step. Knows nothing of ca
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from engines.shared.training import Recipe, load_average, train
+from engines.shared.training import Recipe, beside, load_average, train
 from pocket import toypool
 from pocket.toypool import SIDE, to_tensor
 from pocket.vae import loss
@@ -24,8 +25,9 @@ WHOLE = 0.2  # share of the steps that see whole pictures, a quarter as many
 RECIPE = Recipe(steps=2600, batch=16, ranks=1, muon_rate=0.02, adam_rate=2e-3, warmup=30, cooldown=1600, ema=0.995)
 
 
-POLISH = Recipe(steps=2400, batch=16, ranks=1, muon_rate=0.01, adam_rate=1e-3, warmup=30, cooldown=2000, ema=0.995)
+POLISH = Recipe(steps=6000, batch=16, ranks=1, muon_rate=0.01, adam_rate=1e-3, warmup=30, cooldown=5000, ema=0.995)
 POLISH_NOISE = 0.03  # in the latents
+NEARNESS = 0.02  # weight of how far the latents have moved, in their own variances
 
 
 def build() -> AutoencoderKL:
@@ -71,7 +73,8 @@ class Reconstructing:
             self.pictures[index, :, row : row + side, column : column + side]
             for index, (row, column) in zip(chosen.tolist(), corners, strict=True)
         ]
-        return {"loss": self.lose(student, to_tensor(torch.stack(some)), generator)}
+        (shown,) = beside(student, [to_tensor(torch.stack(some))])
+        return {"loss": self.lose(student, shown, generator)}
 
     def lose(self, student: nn.Module, pictures: Tensor, generator: torch.Generator) -> Tensor:  # [B, 3, S, S]
         """How wrong the pictures come back."""
@@ -80,25 +83,27 @@ class Reconstructing:
 
 @dataclass
 class Polishing(Reconstructing):
-    """The task of the decoder alone: squared error, nearly clean latents."""
+    """The task of the second half: squared error, nearly clean latents, which stay near what they were.
+
+    What learns the latents meanwhile, or lives on them already, then has little to learn anew.
+    """
+
+    first: AutoencoderKL = field(kw_only=True)  # what is polished, as it was
 
     def lose(self, student: nn.Module, pictures: Tensor, generator: torch.Generator) -> Tensor:
-        """Ten times the mean squared error and the absolute error."""
+        """Ten times the mean squared error, the absolute error, and a little of the way the latents went."""
+        latents = student.encode(pictures).latent_dist.mean
         with torch.no_grad():
-            latents = student.encode(pictures).latent_dist.mean
-        latents = latents + POLISH_NOISE * torch.randn(latents.shape, generator=generator)
-        error = student.decode(latents).sample - pictures
-        return 10 * error.square().mean() + error.abs().mean()
+            known = self.first.to(pictures.device).encode(pictures).latent_dist.mean
+        moved = (latents - known).square().mean() * self.first.config.scaling_factor**2
+        noise = POLISH_NOISE * torch.randn(latents.shape, generator=generator).to(latents)
+        error = student.decode(latents + noise).sample - pictures
+        return 10 * error.square().mean() + error.abs().mean() + NEARNESS * moved
 
 
 def hidden(name: str, weight: Tensor) -> bool:
     """Kernels between the first and the last convolution of each half."""
     return weight.ndim == 4 and not any(part in name for part in ("conv_in", "conv_out"))
-
-
-def hidden_of_decoder(name: str, weight: Tensor) -> bool:
-    """The same in the decoder alone: Muon's decay would wear down an encoder that is to stay what it is."""
-    return name.startswith("decoder.") and hidden(name, weight)
 
 
 def make(folder: Path, shards: list[Path], resume: bool, log: Callable[[str], None]) -> AutoencoderKL:
@@ -115,9 +120,9 @@ def make(folder: Path, shards: list[Path], resume: bool, log: Callable[[str], No
 
 
 def polish(vae: AutoencoderKL, folder: Path, shards: list[Path], resume: bool, log: Callable[[str], None]) -> None:
-    """Go on with the decoder, while a model of the latents may already be learning: they stay what they are."""
-    vae.encoder.requires_grad_(False)
-    train(vae, Polishing(shards[:-1]), POLISH, folder, hidden_of_decoder, resume and (folder / "state.pt").exists())
+    """Go on with both halves, on what the picture loses in squares; measure on the last of `shards`."""
+    task = Polishing(shards[:-1], first=copy.deepcopy(vae).requires_grad_(False))
+    train(vae, task, POLISH, folder, hidden, resume and (folder / "state.pt").exists())
     load_average(folder, vae)
     log(f"autoencoder, polished: {psnr(vae.eval(), toypool.pictures(shards[-1:])[:512]).mean():.2f} dB")
 

@@ -65,7 +65,7 @@ def loss(vae: AutoencoderKL, pictures: Tensor, generator: torch.Generator) -> Te
     """L1 + 3 L1 of local means + 0.2 (1 - SSIM) + a little KL."""
     posterior = vae.encode(pictures).latent_dist
     spread = (posterior.var + LATENT_NOISE**2).sqrt()
-    decoded = vae.decode(posterior.mean + spread * torch.randn(spread.shape, generator=generator)).sample
+    decoded = vae.decode(posterior.mean + spread * torch.randn(spread.shape, generator=generator).to(spread)).sample
     divergence = posterior.kl().mean() / posterior.mean[0].numel()
     detail = F.l1_loss(decoded, pictures) + 0.2 * (1 - structural_similarity(decoded, pictures))
     tint = F.l1_loss(F.avg_pool2d(decoded, 8), F.avg_pool2d(pictures, 8))

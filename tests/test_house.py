@@ -169,6 +169,7 @@ def test_engines_know_the_contract_only(path: Path):
         house += [
             "pocket.world",
             "pocket.people",
+            "pocket.lessons",
             "pocket.renderer",
             "pocket.camera",
             "pocket.wording",

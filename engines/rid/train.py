@@ -20,6 +20,7 @@ from engines.rid.adv_sds import adv_sds_loss, rid_total_loss
 from engines.rid.defender import Defender
 from engines.rid.jpeg import jpeg_proxy
 from engines.rid.surrogate import Diffusion
+from engines.shared.training import beside
 
 PROMPT = " "  # of the surrogates in training
 REGRESSION = 10.0  # weight of the L1 to the targets
@@ -53,11 +54,12 @@ class Protecting:
         if self.targets is not None:
             which = torch.randint(len(self.targets[0]), (paired,), generator=generator)
             source, attacked = (to_float(part[which]) for part in self.targets)
+        plain, source, attacked = beside(student, [plain, source, attacked])
         deltas = student(torch.cat([plain, source]))
         moved = plain + deltas[: len(plain)]
         if self.rough:
             moved = shaken(moved, generator)
-        losses = torch.stack([surrogate_loss(model, moved, generator) for model in self.models])
+        losses = torch.stack([surrogate_loss(model.to(moved.device), moved, generator) for model in self.models])
         if not paired:
             return {"sds": losses.mean()}
         total = rid_total_loss(deltas[len(plain) :], source, attacked, losses, self.regression)
@@ -114,7 +116,7 @@ def shaken(pictures: Tensor, generator: torch.Generator) -> Tensor:  # [B, 3, S,
         smaller = max(8, round(side * (0.5 + 0.5 * amount)))
         small = F.interpolate(pictures, (smaller, smaller), mode="bilinear", antialias=True, align_corners=False)
         return F.interpolate(small, (side, side), mode="bilinear", align_corners=False)
-    return pictures + 0.04 * amount * torch.randn(pictures.shape, generator=generator)
+    return pictures + 0.04 * amount * torch.randn(pictures.shape, generator=generator).to(pictures)
 
 
 def hidden(name: str, weight: Tensor) -> bool:

@@ -1,16 +1,17 @@
 """Training a small model on any machine with a few cores: the loop, its optimisers, its checkpoints.
 
-Data parallel without a network: every process holds the whole model, gradients meet in shared memory. All randomness
-of step s on rank r comes from (seed, s, r), so that a resumed run repeats an undisturbed one exactly. What is learned
-comes in as a `Task`; this module knows no model, no data and no loss.
+Data parallel without a network: every process holds the whole model, gradients meet in shared memory. Where there is
+a graphics processor, one process trains on it. All randomness of step s on rank r comes from (seed, s, r) and is drawn
+on the processor, so that a resumed run repeats an undisturbed one exactly and every machine sees the same examples.
+What is learned comes in as a `Task`; this module knows no model, no data and no loss.
 """
 
 from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any, Protocol
@@ -41,7 +42,7 @@ class Task(Protocol):
     """What is learned. Handed to other processes, so it should hold paths rather than tensors until it is used."""
 
     def __call__(self, student: nn.Module, count: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Named losses of `count` examples, weighted; their sum is minimised."""
+        """Named losses of `count` examples, weighted, on the student's device; their sum is minimised."""
         ...
 
 
@@ -95,6 +96,12 @@ def optimisers(student: nn.Module, recipe: Recipe, hidden: Hidden) -> list[torch
     return [Muon(matrices, recipe.muon_rate), adam] if matrices else [adam]
 
 
+def beside(student: nn.Module, examples: Iterable[Tensor]) -> list[Tensor]:
+    """Examples on the student's device."""
+    device = next(student.parameters()).device
+    return [tensor.to(device) for tensor in examples]
+
+
 def rate(step: int, recipe: Recipe) -> float:
     """Warm up, stay, fall linearly to zero: the flat part can be prolonged without having known how long."""
     fall = min(1.0, (recipe.steps - step) / recipe.cooldown)
@@ -112,9 +119,12 @@ def train(
 ) -> None:
     """Run to `recipe.steps`; checkpoints and `log.txt` go to `folder`, the newest state is `state.pt`."""
     folder.mkdir(parents=True, exist_ok=True)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cuda":
+        recipe = replace(recipe, ranks=1)
     student.share_memory()  # rank 0 starts from these weights, the others copy them
     size = sum(weight.numel() for weight in student.parameters())
-    shared = torch.zeros(recipe.ranks, size).share_memory_()
+    shared = torch.zeros(recipe.ranks, size, device=device).share_memory_()
     barrier = mp.get_context("spawn").Barrier(recipe.ranks)
     last = min(until or recipe.steps, recipe.steps)
     arguments = (student, task, recipe, folder, hidden, resume, last, shared, barrier)
@@ -143,7 +153,7 @@ def _learn(
     barrier: Barrier,
 ) -> None:
     """One rank: its share of every batch, the mean gradient, the same step as everybody."""
-    student = copy.deepcopy(source).train()  # parameters in shared memory must not be trained by two processes
+    student = copy.deepcopy(source).to(shared.device).train()  # parameters in shared memory must not be trained by two processes
     weights = list(student.parameters())
     optimiser, average = optimisers(student, recipe, hidden), [weight.detach().clone() for weight in weights]
     base = [group["lr"] for part in optimiser for group in part.param_groups]
@@ -206,7 +216,7 @@ def _save(folder: Path, student: nn.Module, average: list[Tensor], optimiser: li
 
 
 def _restore(folder: Path, student: nn.Module, average: list[Tensor], optimiser: list) -> int:
-    state = torch.load(folder / "state.pt", weights_only=True)
+    state = torch.load(folder / "state.pt", weights_only=True, map_location=average[0].device)
     student.load_state_dict(state["weights"])
     for mine, stored in zip(average, state["average"], strict=True):
         mine.copy_(stored)
@@ -217,7 +227,7 @@ def _restore(folder: Path, student: nn.Module, average: list[Tensor], optimiser:
 
 def load_average(folder: Path, student: nn.Module) -> int:
     """Put the averaged weights of the newest checkpoint into `student`; returns the step."""
-    state = torch.load(folder / "state.pt", weights_only=True)
+    state = torch.load(folder / "state.pt", weights_only=True, map_location="cpu")
     with torch.no_grad():
         for weight, mean in zip(student.parameters(), state["average"], strict=True):
             weight.copy_(mean)

@@ -7,7 +7,7 @@ world itself shows the caption, which is the baseline. What a caption leaves uns
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeGuard
 
 import numpy as np
@@ -16,9 +16,10 @@ import torch
 from engines.text2image.judge import Verdict
 from engines.text2image.neighbours import TrainingIndex
 from pocket import people, world
+from pocket.lessons import lesson
 from pocket.people import Portrait
 from pocket.renderer import View
-from pocket.wording import COLOURS, NotUnderstood, Spec, ToySpec, parse, write
+from pocket.wording import NotUnderstood, Spec, ToySpec, parse, write
 from pocket.world import Scene, sample_scene
 from studio.errors import InvalidInput
 
@@ -124,18 +125,13 @@ def layers(scene: Scene | Portrait, side: int) -> np.ndarray:  # uint8 [side, 5 
     return (strip * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
 
 
-def training_scene(seed: int, colour: int) -> Scene:
-    """The scene of a training picture."""
-    return replace(sample_scene(seed), colour=COLOURS[colour])
-
-
 def nearest(picture: np.ndarray, index: TrainingIndex, count: int) -> list[Neighbour]:  # uint8 [S, S, 3]
     """The training pictures that a picture is nearest to, nearest first."""
     found = index.candidates(picture, CANDIDATES)
-    pictures = pictures_of([training_scene(*each) for each in found], picture.shape[0])
+    pictures = pictures_of([lesson(seed) for seed in found], picture.shape[0])
     apart = np.sqrt(np.square(pictures.astype(np.float32) - picture).mean((1, 2, 3)))
     order = np.argsort(apart, kind="stable")[:count]
-    return [Neighbour(found[i][0], float(apart[i]), pictures[i]) for i in order]
+    return [Neighbour(found[i], float(apart[i]), pictures[i]) for i in order]
 
 
 def row(pictures: Sequence[np.ndarray], times: int, gap: int = 8) -> np.ndarray:  # uint8 [H, W, 3] each, alike

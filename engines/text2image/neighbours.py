@@ -26,21 +26,20 @@ class TrainingIndex:
     basis: np.ndarray  # float32 [K, D], orthonormal rows
     features: np.ndarray  # float32 [N, K]
     seeds: np.ndarray  # int64 [N]
-    colours: np.ndarray  # uint8 [N], which of the world's colours each was given
 
     @classmethod
     def load(cls, folder: Path) -> TrainingIndex:
         """The index of a folder."""
         found = load_file(folder / FILE)
         floats = (found[name].astype(np.float32) for name in ("mean", "basis", "features"))
-        return cls(*floats, found["seeds"], found["colours"])
+        return cls(*floats, found["seeds"])
 
-    def candidates(self, picture: np.ndarray, count: int) -> list[tuple[int, int]]:  # uint8 [H, W, 3]
-        """(seed, colour) of the pictures whose components are nearest, nearest first."""
+    def candidates(self, picture: np.ndarray, count: int) -> list[int]:  # uint8 [H, W, 3]
+        """Seeds of the pictures whose components are nearest, nearest first."""
         place = self.basis @ (small(picture[None])[0] - self.mean)
         apart = np.square(self.features - place).sum(1)
         nearest = np.argsort(apart, kind="stable")[:count]
-        return [(int(self.seeds[i]), int(self.colours[i])) for i in nearest]
+        return [int(self.seeds[i]) for i in nearest]
 
 
 def small(pictures: np.ndarray) -> np.ndarray:  # uint8 [B, H, W, 3] -> float32 [B, CELLS * CELLS * 3], in [0, 1]

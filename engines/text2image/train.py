@@ -17,6 +17,8 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
+from engines.shared.training import beside
+
 TIMESTEPS = 1000
 BETAS = (0.00085, 0.012)  # scaled_linear, as Stable Diffusion
 SNR_CAP = 5.0
@@ -71,9 +73,9 @@ def denoising_loss(
     """Weighted mean squared error of the noise, and that of the layout, at stratified steps."""
     count = len(latents)
     uniform = (torch.arange(count) + torch.rand(count, generator=generator)) / count
-    steps = (uniform * TIMESTEPS).long().clamp(max=TIMESTEPS - 1)
-    kept = alphas_cumprod()[steps][:, None, None, None]
-    noise = torch.randn(latents.shape, generator=generator)
+    steps = (uniform * TIMESTEPS).long().clamp(max=TIMESTEPS - 1).to(latents.device)
+    kept = alphas_cumprod().to(latents.device)[steps][:, None, None, None]
+    noise = torch.randn(latents.shape, generator=generator).to(latents)
     guess, seen = student(kept.sqrt() * latents + (1 - kept).sqrt() * noise, steps, tokens)
     weight = (SNR_CAP * (1 - kept) / kept).clamp(max=1)
     return (weight * (guess - noise).square()).mean(), F.mse_loss(seen, layouts)
@@ -87,7 +89,7 @@ class Denoising:
 
     def __call__(self, student: nn.Module, count: int, generator: torch.Generator) -> dict[str, Tensor]:
         """The losses, weighted."""
-        noise, layout = denoising_loss(student, *self.batches.draw(count, generator), generator)
+        noise, layout = denoising_loss(student, *beside(student, self.batches.draw(count, generator)), generator)
         return {"noise": noise, "layout": READING * layout}
 
 

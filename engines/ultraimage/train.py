@@ -17,6 +17,8 @@ from diffusers import FluxTransformer2DModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, T5EncoderModel
 
+from engines.shared.training import beside
+
 TIME_MEAN, TIME_STD = 0.5, 1.15  # of the logit-normal times; above 0 means more noise, where shapes are decided
 READING = 0.3  # weight of the layout's error
 
@@ -61,8 +63,8 @@ class FluxStudent(nn.Module):
                 timestep=times,
                 pooled_projections=self.clip(tokens).pooler_output,
                 encoder_hidden_states=self.t5(tokens).last_hidden_state,
-                img_ids=grid_ids(height // 2, width // 2),
-                txt_ids=torch.zeros(tokens.shape[1], 3),
+                img_ids=grid_ids(height // 2, width // 2).to(latents.device),
+                txt_ids=torch.zeros(tokens.shape[1], 3, device=latents.device),
                 return_dict=False,
             )[0]
         layout = self.reader(middle[0]).transpose(1, 2).unflatten(2, (height // 2, width // 2))
@@ -102,8 +104,8 @@ def flow_loss(
     """Mean squared errors of velocity and layout, at stratified logit-normal times."""
     count = len(latents)
     uniform = (torch.arange(count) + torch.rand(count, generator=generator)) / count
-    times = torch.sigmoid(TIME_MEAN + TIME_STD * torch.special.ndtri(uniform.clamp(1e-4, 1 - 1e-4)))
-    noise = torch.randn(latents.shape, generator=generator)
+    times = torch.sigmoid(TIME_MEAN + TIME_STD * torch.special.ndtri(uniform.clamp(1e-4, 1 - 1e-4))).to(latents.device)
+    noise = torch.randn(latents.shape, generator=generator).to(latents)
     t = times[:, None, None, None]
     velocity, seen = student((1 - t) * latents + t * noise, times, tokens)
     return (velocity - (noise - latents)).square().mean(), (seen - layouts).square().mean()
@@ -117,7 +119,7 @@ class Flow:
 
     def __call__(self, student: nn.Module, count: int, generator: torch.Generator) -> dict[str, Tensor]:
         """The losses, weighted."""
-        velocity, layout = flow_loss(student, *self.batches.draw(count, generator), generator)
+        velocity, layout = flow_loss(student, *beside(student, self.batches.draw(count, generator)), generator)
         return {"velocity": velocity, "layout": READING * layout}
 
 

@@ -17,6 +17,8 @@ from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
 from transformers import UMT5EncoderModel
 
+from engines.shared.training import beside
+
 TIME_MEAN, TIME_STD = 0.6, 1.1  # of the logit-normal times; above 0 means more noise, where motion is decided
 READING = 0.3  # weight of the reader's error
 
@@ -73,8 +75,8 @@ def flow_loss(
     """Mean squared errors of velocity and layout, at stratified logit-normal times."""
     count = len(latents)
     uniform = (torch.arange(count) + torch.rand(count, generator=generator)) / count
-    times = torch.sigmoid(TIME_MEAN + TIME_STD * torch.special.ndtri(uniform.clamp(1e-4, 1 - 1e-4)))
-    noise = torch.randn(latents.shape, generator=generator)
+    times = torch.sigmoid(TIME_MEAN + TIME_STD * torch.special.ndtri(uniform.clamp(1e-4, 1 - 1e-4))).to(latents.device)
+    noise = torch.randn(latents.shape, generator=generator).to(latents)
     t = times[:, None, None, None, None]
     velocity, seen = student((1 - t) * latents + t * noise, times, tokens, mask)
     return F.mse_loss(velocity, noise - latents), F.mse_loss(seen, layouts)
@@ -88,7 +90,7 @@ class Flow:
 
     def __call__(self, student: nn.Module, count: int, generator: torch.Generator) -> dict[str, Tensor]:
         """The losses, weighted."""
-        velocity, layout = flow_loss(student, *self.batches.draw(count, generator), generator)
+        velocity, layout = flow_loss(student, *beside(student, self.batches.draw(count, generator)), generator)
         return {"velocity": velocity, "layout": READING * layout}
 
 

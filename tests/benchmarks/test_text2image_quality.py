@@ -14,7 +14,7 @@ from benchmarks.text2image_card import judged, matched, written
 from benchmarks.text2image_card import quality as told
 from benchmarks.text2image_pictures import draw_missing, grid_of, plan, prompt_for, read_pictures, sheet
 from benchmarks.text2image_quality import AUTOENCODER, make_rows, share, wilson
-from pocket.toypool import WITHHELD
+from pocket.lessons import WITHHELD
 from pocket.wording import VIEWS, parse
 
 SETTINGS = {"sampler": "dpm", "steps": 20, "guidance": 6.0}
@@ -76,6 +76,7 @@ def test_prompts_are_the_seeds_and_never_withheld_ones():
     assert sum(row["group"] == "seen" for row in rows) == 512
     held = [row["prompt"] for row in rows if row["group"] == "withheld"]
     assert len(held) == 256
+    assert len({row["seed"] for row in rows if row["group"] == "withheld"}) == 256
     assert {(parse(prompt).kind, parse(prompt).colour) for prompt in held} == WITHHELD
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pocket import people, peoplepool, text2image, toypool, toyvae
+from pocket import lessons, people, peoplepool, text2image, toypool, toyvae
 from pocket.toys import PAINTS
 from pocket.wording import PersonSpec, parse, write
 
@@ -22,7 +22,7 @@ def shard(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_pool_holds_what_was_drawn(shard: Path):
     layouts, truths = peoplepool.load([shard])
-    count = 2 * peoplepool.VIEWS
+    count = 2 * lessons.PORTRAITS
     assert toypool.pictures([shard]).shape == (count, 3, 64, 64)
     assert layouts.shape == (count, toypool.LAYOUT, 8, 8)
     assert layouts[:, 0].float().amax((1, 2)).min() > 0.5, "every picture shows a person"

@@ -12,9 +12,8 @@ from diffusers import StableDiffusionPipeline, WanPipeline
 from engines.shared.training import Recipe, train
 from engines.text2image.train import Denoising, alphas_cumprod, denoising_loss
 from engines.ultravico import train as video
-from pocket import clipvae, text2image, toypool, toyvae, ultravico
-from pocket.toypool import WITHHELD, speak, training_scene
-from pocket.toys import KINDS
+from pocket import clipvae, lessons, text2image, toypool, toyvae, ultravico
+from pocket.toypool import speak
 from pocket.wording import write
 
 SMALL = (16, 24, 32)
@@ -39,17 +38,11 @@ def clip_shard(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_withheld_pairs_are_never_shown_and_every_kind_has_one():
-    assert {kind for kind, _ in WITHHELD} == set(KINDS)
-    assert len(WITHHELD) == len(KINDS)
-    assert not {(scene.kind, scene.colour) for scene in map(training_scene, range(600))} & WITHHELD
-
-
 def test_a_pool_holds_what_was_rendered(toys: tuple[Path, Path]):
     pool = toypool.load([toys[0]])
     assert pool.pictures.shape == (12, 3, 64, 64)
     assert pool.layouts.shape == (12, toypool.LAYOUT, 8, 8)
-    assert pool.truths == tuple(training_scene(seed).truth for seed in range(100, 112))
+    assert pool.truths == tuple(lessons.toys(seed).truth for seed in range(100, 112))
     covered = pool.layouts[:, 0].float()
     assert covered.amax((1, 2)).min() > 0.5, "every picture shows a toy"
     rng = np.random.default_rng(0)
@@ -103,7 +96,7 @@ def test_a_small_model_learns_loads_and_draws(toys: tuple[Path, Path], tmp_path:
     text2image.export(student, toyvae.build(), tmp_path / "model")
     pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "model")
     pipeline.set_progress_bar_config(disable=True)
-    prompt = write(training_scene(1).truth)
+    prompt = write(lessons.toys(1).truth)
     picture = pipeline(prompt, num_inference_steps=2, output_type="np", height=64, width=64).images
     assert picture.shape == (1, 64, 64, 3)
     assert np.isfinite(picture).all()

@@ -10,7 +10,7 @@ import torch
 
 from engines.text2image import presets
 from engines.text2image.metrics import pictures_of
-from pocket.world import sample_scene
+from pocket.lessons import lesson
 from tests.engines.text2image import tiny
 
 TRAINED_ON = list(range(100, 196))  # seeds of the training pictures of the miniature model
@@ -26,7 +26,7 @@ def _one_thread() -> None:
 def small_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Random weights in the pocket model's shape, and what judges them."""
     folder = tmp_path_factory.mktemp("small")
-    pictures = pictures_of([sample_scene(seed) for seed in TRAINED_ON], 64)
+    pictures = pictures_of([lesson(seed) for seed in TRAINED_ON], 64)
     return {
         "repo": str(tiny.diffusion_folder(folder / "model")),
         "judge": str(tiny.judge_folder(folder / "judge")),

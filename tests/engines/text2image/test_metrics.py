@@ -14,6 +14,7 @@ from engines.text2image.judge import Verdict
 from engines.text2image.metrics import agreement, described, layers, nearest, pictures_of, row, wanted, world_scene
 from engines.text2image.neighbours import TrainingIndex, small
 from pocket.camera import Camera
+from pocket.lessons import lesson
 from pocket.toys import WHITE
 from pocket.wording import ToySpec
 from pocket.world import Scene, sample_scene
@@ -98,7 +99,7 @@ def test_features_are_means_over_cells():
 def test_a_training_picture_finds_itself(small_folders: dict[str, str]):
     index = TrainingIndex.load(Path(small_folders["index"]))
     for seed in TRAINED_ON[::24]:
-        picture = pictures_of([sample_scene(seed)], 64)[0]
+        picture = pictures_of([lesson(seed)], 64)[0]
         found = nearest(picture, index, 3)
         assert found[0].seed == seed
         assert found[0].distance == pytest.approx(0, abs=0.5)  # a batch of another kind rounds differently
@@ -108,7 +109,7 @@ def test_a_training_picture_finds_itself(small_folders: dict[str, str]):
 def test_the_nearest_is_the_nearest_of_all(small_folders: dict[str, str]):
     """Candidates from components miss nothing that a search over all pixels finds."""
     index = TrainingIndex.load(Path(small_folders["index"]))
-    pool = pictures_of([sample_scene(seed) for seed in TRAINED_ON], 64).astype(float)
+    pool = pictures_of([lesson(seed) for seed in TRAINED_ON], 64).astype(float)
     for seed in range(4):
         picture = pictures_of([sample_scene(seed)], 64)[0]
         apart = np.sqrt(np.square(pool - picture).mean((1, 2, 3)))

@@ -14,8 +14,6 @@ from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 from engines.text2image.judge import JudgeNet
 from pocket import toyclip, toyindex
 from pocket.text2image import LENGTH, build_words
-from pocket.wording import COLOURS
-from pocket.world import sample_scene
 
 
 def words() -> PreTrainedTokenizerFast:
@@ -105,8 +103,6 @@ def clip_folder(folder: Path) -> Path:
 
 
 def index_folder(folder: Path, pictures: np.ndarray, seeds: list[int]) -> Path:
-    """The index of a few training pictures, each in the colour its seed gives it."""
-    colours = [sample_scene(seed).colour for seed in seeds]
-    assert set(colours) <= set(COLOURS)
-    toyindex.make(folder, pictures, seeds, colours, lambda _: None)
+    """The index of a few training pictures."""
+    toyindex.make(folder, pictures, seeds, lambda _: None)
     return folder
