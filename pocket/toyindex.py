@@ -16,7 +16,7 @@ from engines.text2image.neighbours import FILE, small
 from pocket import lessonpool, toypool
 
 COMPONENTS = 64
-SAMPLE = 6000  # pictures that the components are found on
+SAMPLE = 6000  # pictures of all sorts, at most, that the components are found on
 BATCH = 1000  # pictures taken apart at once
 
 
@@ -36,7 +36,7 @@ def make(
 ) -> None:
     """Write the index of training pictures."""
     cells = np.concatenate([small(pictures[start : start + BATCH]) for start in range(0, len(pictures), BATCH)])
-    mean, basis = components(cells[:SAMPLE])
+    mean, basis = components(cells[:: -(-len(cells) // SAMPLE)])
     features = (cells - mean) @ basis.T
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {

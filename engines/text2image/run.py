@@ -88,7 +88,7 @@ class _Work:
         if self.params.layers:
             title = "The world: render, depth, normals, place on the toy, paints"
             picture = Image.fromarray(layers(scene, LAYER_SIDE))
-            self.ctx.save(f"layers-{seed}.png", "image", picture, role="sheet", title=title, seed=seed)
+            self.ctx.save(f"layers-{seed}.png", "image", picture, role="plot", title=title, seed=seed)
 
     def _drawn(self, weights: Weights, seed: int) -> np.ndarray:  # uint8 [S, S, 3]
         """One picture from one seed; its progress is counted on from `reached`."""
@@ -118,14 +118,14 @@ class _Work:
         file = f"{name}-{seed}.png"
         self.ctx.save(file, "image", Image.fromarray(picture), role=role, method=method, title=title, seed=seed)
         numbers = self._judged(picture)
-        if self.params.nearest and (self.spec is None or about_toys(self.spec)):
+        if self.params.nearest:
             found = nearest(picture, shipped_index(Path(self.model.index)), NEIGHBOURS)
             numbers["distance"] = round(found[0].distance, 2)
             sheet = row([picture, *(each.picture for each in found)], ENLARGED)
             beside = f"{title}, and the training pictures nearest to it"
             name = f"nearest-{name}-{seed}.png"
             seeds = [each.seed for each in found]
-            self.ctx.save(name, "image", Image.fromarray(sheet), role="sheet", title=beside, seed=seed, nearest=seeds)
+            self.ctx.save(name, "image", Image.fromarray(sheet), role="plot", title=beside, seed=seed, nearest=seeds)
         if numbers:
             self.ctx.metrics(file, **numbers)
 

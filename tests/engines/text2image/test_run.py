@@ -50,7 +50,7 @@ def test_a_run_saves_model_world_layers_and_neighbours(small: Path):
     assert picture(ctx, "picture-7.png").shape == picture(ctx, "world-7.png").shape == (64, 64, 3)
     assert ctx.attributes["picture-7.png"]["role"] == "method"
     assert ctx.attributes["world-7.png"]["role"] == "baseline"
-    assert ctx.attributes["layers-7.png"]["role"] == "sheet"
+    assert ctx.attributes["layers-7.png"]["role"] == "plot"
     for name in ("picture-7.png", "world-7.png"):
         numbers = ctx.numbers[name]
         assert {"kind", "colour", "view", "number", "seen", "clip", "distance", "caption"} == set(numbers)
@@ -135,8 +135,14 @@ def test_the_world_alone_needs_no_weights(small: Path, monkeypatch: pytest.Monke
 def test_people_are_shown_but_not_judged(small: Path):
     ctx = FakeContext()
     run(ctx, params(prompt="a person in teal with brown hair"))
-    assert set(ctx.files) == {"picture-7.png", "world-7.png", "layers-7.png"}
-    assert set(ctx.numbers["picture-7.png"]) == {"caption"}
+    assert set(ctx.files) == {
+        "picture-7.png",
+        "world-7.png",
+        "layers-7.png",
+        "nearest-picture-7.png",
+        "nearest-world-7.png",
+    }
+    assert set(ctx.numbers["picture-7.png"]) == {"caption", "distance"}
 
 
 def test_a_model_without_judge_or_clip_is_not_judged(small: Path, monkeypatch: pytest.MonkeyPatch):
