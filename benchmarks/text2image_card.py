@@ -2,8 +2,9 @@
 
     python -m benchmarks.text2image_card
 
-Reads the rows of `benchmarks.text2image_quality` (assets/pocket/text2image/quality.jsonl) and the examinations beside
-the weights, and replaces the part "Measured" of each card, so that no figure is copied by hand.
+Reads the rows of `benchmarks.text2image_quality` in assets/pocket/text2image (quality.jsonl, and search.jsonl with those
+that settings were chosen by) and the examinations beside the weights, and replaces the part "Measured" of each card, so
+that no figure is copied by hand.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from engines.text2image.presets import ASSETS
 from pocket.broken import UNSEEN_WAYS
 from pocket.wording import VIEWS
 
-ROWS = "quality.jsonl"
+ROWS, SEARCH = "quality.jsonl", "search.jsonl"
 HEADING = "## Measured\n"
 UNET = "unet/diffusion_pytorch_model.safetensors"
 JUDGED = {  # what the judge says of a picture -> how the table calls it
@@ -33,6 +34,7 @@ JUDGED = {  # what the judge says of a picture -> how the table calls it
     "view": "side right, of kinds whose sides can be told",
     "number": "number right",
 }
+GROUPS = ("seen", "withheld")
 Rows = Sequence[dict[str, Any]]
 
 
@@ -43,8 +45,8 @@ def written(card: str, text: str) -> str:
     return f"{before.rstrip()}\n\n{HEADING}\n{text.strip()}\n{mark}{rest}"
 
 
-def quality(rows: Rows, examination: dict[str, Any], weights: Path) -> str:
-    """The table of the model beside the world, and how it came about."""
+def quality(rows: Rows, tried: Rows, examination: dict[str, Any], weights: Path) -> str:
+    """The table of the model beside the world, and how it came about; `tried` are the rows that chose the settings."""
     seen, shown = _group(rows, "seen", True), _group(rows, "seen", False)
     held, shown_held = _group(rows, "withheld", True), _group(rows, "withheld", False)
     psnr = next(row["psnr"] for row in rows if row["group"] == AUTOENCODER)
@@ -60,12 +62,12 @@ def quality(rows: Rows, examination: dict[str, Any], weights: Path) -> str:
         (f"autoencoder, {len(psnr)} unseen pictures, dB", mean(np.array(psnr)), "", f"{GOALS['psnr']}"),
     ]
     first, last = seen[0]["seed"], seen[-1]["seed"]
-    how = ", ".join(f"{name} {value}" for name, value in seen[0]["settings"].items())
+    how = _label(seen[0])
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
     return _card(
         f"{len(seen)} prompts, one a seed ({first} to {last}), {how}; 95 % intervals. Beside it the judge's word on "
         "what the world itself shows for the same prompts: what it misses there says "
-        "nothing about the model. No settings were searched: these are the defaults. "
+        f"nothing about the model. {'The settings were chosen below. ' if tried else 'No settings were searched. '}"
         f"Every row is in `{ROWS}`, made by "
         f"`python -m benchmarks.text2image_quality --seeds {first}:{last + 1} --folder pictures "
         f"--out {ROWS} --sheet sheet.png` from the U-Net with sha256 {digest}...; `sheet.png` holds the pictures of "
@@ -73,7 +75,24 @@ def quality(rows: Rows, examination: dict[str, Any], weights: Path) -> str:
         _table(lines),
         f"{_trust(examination)} Sides are judged where all four are told on renders: "
         f"{', '.join(examination['sided_kinds'])}. People are not judged.",
+        *(searched(tried) if tried else ()),
     )
+
+
+def searched(rows: Rows) -> tuple[str, str]:
+    """What was found with each of the settings that were tried, and where."""
+    drawn = [row for row in rows if row["settings"] is not None]
+    seeds = sorted({row["seed"] for row in drawn})
+    lines = [("settings", "colour right", "kind right", "side right", "withheld pairs right", "CLIP score")]
+    for label in dict.fromkeys(_label(row) for row in drawn):
+        seen, held = ([row for row in drawn if row["group"] == group and _label(row) == label] for group in GROUPS)
+        told = [_right(seen, name) for name in ("colour", "kind", "view")]
+        lines.append((label, *told, _right(held, "pair"), _mean(seen, "clip")))
+    return f"Tried on seeds {seeds[0]} to {seeds[-1]} (`{SEARCH}`), with the same weights:", _table(lines)
+
+
+def _label(row: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in row["settings"].items())
 
 
 def judged(report: dict[str, Any]) -> str:
@@ -168,7 +187,8 @@ def main() -> None:
     parts = {"text2image_judge": judged(judge), "clip": matched(clip)}
     rows = read_rows(assets / "text2image" / ROWS)
     if rows:
-        parts["text2image"] = quality(rows, judge, assets / "text2image" / UNET)
+        tried = read_rows(assets / "text2image" / SEARCH)
+        parts["text2image"] = quality(rows, tried, judge, assets / "text2image" / UNET)
     for name, text in parts.items():
         card = assets / name / "README.md"
         card.write_text(written(card.read_text(encoding="utf-8"), text), encoding="utf-8")

@@ -131,13 +131,17 @@ def test_the_card_says_what_the_rows_say(tmp_path: Path):
     draw_missing(FakePainter(), plan(range(32)), [SETTINGS], tmp_path)
     make_rows(FakeBench(), plan(range(32)), [SETTINGS], tmp_path, out)
     rows = [*read_rows(out), {"group": AUTOENCODER, "psnr": [29.0, 31.0], "settings": None}]
-    card = told(rows, EXAMINATION, weights)
+    card = told(rows, [], EXAMINATION, weights)
     said = " ".join(card.split())  # paragraphs are wrapped
     assert "| colour right | 50.0%" in card
     assert "32 prompts, one a seed (0 to 31), sampler dpm, steps 20, guidance 6.0" in said
     assert "(n = 2)" in card, "sides that nobody asked for do not count"
     assert "| autoencoder, 2 unseen pictures, dB | 30 [29, 31] |  | 30 |" in card
     assert "91% (half melted) to 100%" in said
+    assert "No settings were searched." in said
+    tried = told(rows, rows[:-1], EXAMINATION, weights)
+    assert "The settings were chosen below." in " ".join(tried.split())
+    assert "| sampler dpm, steps 20, guidance 6.0 | 50.0%" in tried
     assert "| noise (never trained on) | 100.0% |" in judged(EXAMINATION)
     found = matched(
         {"pictures": 9, "among": 5, "picture_for_caption": 0.9, "caption_for_picture": 0.8, "wrong_view_noticed": 1}
