@@ -2,9 +2,9 @@
 
     python -m benchmarks.text2image_card
 
-Reads the rows of `benchmarks.text2image_quality` in assets/pocket/text2image (quality.jsonl, and search.jsonl with those
-that settings were chosen by) and the examinations beside the weights, and replaces the part "Measured" of each card, so
-that no figure is copied by hand.
+Reads the rows of `benchmarks.text2image_quality` in assets/pocket/text2image (quality.jsonl, and search.jsonl with
+those that settings were chosen by) and the examinations beside the weights, and replaces the part "Measured" of each
+card, so that no figure is copied by hand.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def written(card: str, text: str) -> str:
 
 
 def quality(rows: Rows, tried: Rows, examination: dict[str, Any], weights: Path) -> str:
-    """The table of the model beside the world, and how it came about; `tried` are the rows that chose the settings."""
+    """The table of the model beside the world, and how it came about; by `tried` the settings were chosen."""
     seen, shown = _group(rows, "seen", True), _group(rows, "seen", False)
     held, shown_held = _group(rows, "withheld", True), _group(rows, "withheld", False)
     psnr = next(row["psnr"] for row in rows if row["group"] == AUTOENCODER)
