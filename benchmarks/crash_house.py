@@ -30,6 +30,7 @@ from studio.settings import Settings, quiet_libraries
 ROOT = Path(__file__).resolve().parents[1]
 SIGN = {"plain": "Serving", "pages": "Atelier is at"}
 PATIENCE_S = 120.0
+LOOK_S = 0.05  # between two looks of the driver, which takes time from the house it looks at
 NO_LIMIT = resource.RLIM_INFINITY
 
 
@@ -204,7 +205,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE_S) -> bo
     while not condition():
         if time.monotonic() > end:
             return False
-        never.wait(0.02)
+        never.wait(LOOK_S)
     return True
 
 

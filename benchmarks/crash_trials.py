@@ -1,11 +1,12 @@
 """Crash trials: jobs of several owners, while workers and servers are killed and the disk is spoiled at random.
 
-    python -m benchmarks.crash_trials --trials 950 --out runs/crash [--real] [--seed 1]
+    python -m benchmarks.crash_trials --trials 950 --out runs/crash [--real] [--seed 1] [--part 0/2]
 
 Each trial submits a few jobs, kills and spoils by a plan drawn from its number, brings up what was killed, waits, and
 checks every invariant from store and artifacts (benchmarks.crash_checks). One row a trial is appended to
 `OUT/trials.jsonl`; the same command goes on where it was stopped and prints the table at the end. `--real` takes the
-engines of the house instead of the quick one, which imports no torch. A store that broke a rule is kept under OUT.
+engines of the house instead of the quick one, which imports no torch. Two processes share the work with `--part 0/2` and
+`--part 1/2`: trials wait more than they compute. A store that broke a rule is kept under OUT.
 """
 
 from __future__ import annotations
@@ -49,9 +50,17 @@ WEIGHTS = (6, 6, 4, 4, 2, 1, 1)
 # How a job of the quick engine ends if nobody cancels it.
 ENDS = {"raise": "engine_failed", "die": "worker_died"}
 REAL: dict[str, dict[str, Any]] = {
+    "text2image": {
+        "prompt": "a red car, side view, on sand under a dusky sky",
+        "methods": ["model"],
+        "steps": 8,
+        "count": 2,
+        "nearest": False,
+    },
     "ultraimage": {"prompt": "a red ring under a pale sky", "scale": 1.25, "steps": 6, "methods": ["ultraimage"]},
 }
 STORE_TRIALS = 20  # that share a store
+LENGTH_S = {False: 1.5, True: 12.0}  # of the quick jobs and of real ones, about, on one core
 WAIT_S = 240.0
 
 
@@ -294,20 +303,22 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
     path = options.out / "trials.jsonl"
     rows = read_rows(path)
     done = {row["trial"] for row in rows}
-    todo = [number for number in range(options.trials) if number not in done]
+    part, parts = options.part
+    stores = [range(options.trials)[first : first + STORE_TRIALS] for first in range(0, options.trials, STORE_TRIALS)]
+    batches = [[number for number in store if number not in done] for store in stores[part::parts]]
     settings = settings_of(real=options.real, home=Path())
-    quiet = Quiet(options.out / "quiet", settings)
+    quiet = Quiet(options.out / f"quiet-{part}", settings)
+    length = options.length or LENGTH_S[options.real]
     version = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
     ).stdout.strip()
-    while todo:
-        batch, todo = todo[:STORE_TRIALS], todo[STORE_TRIALS:]
+    for batch in filter(None, batches):
         # Half of the stores have fragile workers, which die by themselves besides.
         mean = random.Random(f"{options.seed}-{batch[0]}").choice((0.0, 120.0))
         with opened(settings, 0.0 if options.real else mean, mount=options.mount) as house:
             driver = Driver(house, quiet)
             for number in batch:
-                plan = draw(number, options.seed, real=options.real, length=options.length)
+                plan = draw(number, options.seed, real=options.real, length=length)
                 rows.append(driver.run(number, plan) | {"fragile": house.mean > 0, "version": version})
                 if number == batch[-1]:
                     house.stop()
@@ -343,6 +354,14 @@ def table(rows: list[dict[str, Any]]) -> str:
 RULES = ("lost:", "ended", "duplicated", "half-written", "result", "lost work", "events", "leftover", "without")
 
 
+def _part(text: str) -> tuple[int, int]:
+    """ "1/2" as (1, 2)."""
+    part, parts = (int(number) for number in text.split("/"))
+    if not 0 <= part < parts:
+        raise argparse.ArgumentTypeError(f"{text}: the first number must be below the second")
+    return part, parts
+
+
 def main() -> None:
     """Run what is left of the trials and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -351,10 +370,12 @@ def main() -> None:
     parser.add_argument("--real", action="store_true", help="the engines of the house instead of the quick one")
     parser.add_argument("--no-mount", dest="mount", action="store_false", help="no small disk, which needs root")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--length", type=float, default=1.5, help="seconds within which kills fall; real: about 15")
+    parser.add_argument("--part", type=_part, default=(0, 1), help="K/N: the Kth of N shares, counted from 0")
+    parser.add_argument("--length", type=float, default=None, help="seconds within which kills fall")
     options = parser.parse_args()
     psutil.Process().nice(max(10, psutil.Process().nice()))
-    print(table(run(options)))
+    run(options)
+    print(table(read_rows(options.out / "trials.jsonl")))
 
 
 if __name__ == "__main__":

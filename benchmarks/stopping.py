@@ -74,14 +74,17 @@ class Place:
         return next((facts.pid for facts in self.executor.alive() if facts.worker == worker), None)
 
     def computed(self) -> int:
-        """Steps in the trace."""
+        """Steps in the trace; that a job hangs from now on is one line more."""
         return len(self.trace.read_text().splitlines()) if self.trace.exists() else 0
 
     def stop(self, kind: str, chance: random.Random) -> Stop:
-        """Run a job of the kind, cancel it at a random moment after its first step, and wait for the next job."""
+        """Run a job of the kind, cancel it at a random moment after its first step, and wait for the next job.
+
+        One that hangs is cancelled once it does: before, it would still stop by itself.
+        """
         self.trace.unlink(missing_ok=True)
         job_id, after = self.submit(trace=str(self.trace), **KINDS[kind]), self.submit(steps=1)
-        self.until(lambda: self.computed() >= 1)
+        self.until(lambda: self.computed() >= (2 if "fault" in KINDS[kind] else 1))
         self._never.wait(chance.uniform(0, 3 * STEP_S))
         pid = self.holder(job_id)
         if self.services.jobs.cancel(job_id).state == "cancelled" or pid is None:

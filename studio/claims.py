@@ -80,7 +80,8 @@ class Claims:
             job = _held(connection, job_id, worker)
             until = self._clock() + self._settings.lease
             connection.execute("UPDATE job SET lease_until = ? WHERE seq = ?", (until, job.seq))
-            return job.wish
+        self._db.tidy()
+        return job.wish
 
     def wish(self, job_id: str, worker: str) -> Wish:
         """What the owner wishes, without renewing anything: cheap enough for every step. Raises Conflict if lost."""
@@ -126,7 +127,9 @@ class Claims:
         with self._db.transaction(lasting=False) as connection:
             held = _held(connection, job_id, worker)
             told = {"kept": True} if kept else None
-            return move(connection, held, "succeeded", self._clock(), "succeeded", told, keep=int(kept))
+            done = move(connection, held, "succeeded", self._clock(), "succeeded", told, keep=int(kept))
+        self._db.tidy()
+        return done
 
     def fail(self, job_id: str, worker: str, error: Mapping[str, Any]) -> Job:
         """The held job ended with `error` (AtelierError.as_dict()). Raises Conflict if lost."""

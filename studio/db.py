@@ -6,6 +6,7 @@ never crosses a fork. Writers take turns (studio.turns) instead of polling the s
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import sqlite3
@@ -21,9 +22,10 @@ from studio.turns import TooLong, Turns
 
 BUSY_S = 30.0  # seconds one process waits for another's transaction
 
-# Pages in the log after which a commit copies them into the store and waits for the disk. Commits that wait anyway do
-# it early; the others, claims among them, only if nothing lasting was written for long.
-LOG_PAGES = {True: 1000, False: 4000}
+# Pages in the log after which a commit copies them into the store and waits for the disk, while all others wait for it.
+# Commits that wait anyway do it early; the others, claims among them, hardly ever: `tidy` does it beside them.
+LOG_PAGES = {True: 1000, False: 16_000}
+TIDY = 250  # commits that were not lasting, of one process, after which it copies them
 
 # Connections opened before a fork: closing one in the child would tear the parent's log, so they are kept.
 _inherited: list[object] = []
@@ -124,6 +126,7 @@ class Database:
             try:
                 yield connection
                 connection.execute("COMMIT")
+                self._untidy += not lasting  # nobody else is here: it is our turn
             finally:
                 # A full disk may have rolled back by itself; then there is nothing left to undo.
                 if connection.in_transaction:
@@ -142,6 +145,18 @@ class Database:
                 yield connection
             finally:
                 connection.execute("ROLLBACK")
+
+    def tidy(self) -> None:
+        """Copy the log into the store if this process wrote much to it; waits for the disk, while others write on.
+
+        To be called now and then by whoever writes what is not lasting, at a moment that is nobody's wait.
+        """
+        if self._untidy < TIDY:
+            return
+        self._untidy = 0
+        # A disk that fails fails the next transaction too, and there it is told.
+        with contextlib.suppress(StoreUnavailable), translated():
+            self.connect().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -177,6 +192,7 @@ class Database:
         self._open: list[tuple[threading.Thread, sqlite3.Connection]] = []
         self._lock = threading.Lock()
         self._turns = Turns(self._lock_path("turn"), self._busy_s)
+        self._untidy = 0  # commits since the last `tidy`
 
     def _close_dead_threads(self) -> None:
         for thread, connection in self._open:

@@ -24,7 +24,9 @@ from tests.studio.shop import Shop, open_shop
 
 
 def test_jobs_outlive_kills(tmp_path: Path):
-    options = argparse.Namespace(trials=2, out=tmp_path / "out", real=False, seed=4, length=0.5, mount=False)
+    options = argparse.Namespace(
+        trials=2, out=tmp_path / "out", real=False, seed=4, length=0.5, mount=False, part=(0, 1)
+    )
     rows = run(options)
     assert [row["faults"] for row in rows] == [[], []]
     assert sum(row["done"].get(what, 0) for row in rows for what in ("worker", "workers", "server", "everything"))

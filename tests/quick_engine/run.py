@@ -83,9 +83,7 @@ def _steps(ctx: Context, params: QuickParams, weights: np.ndarray, number: int, 
             _break(ctx, params)
         time.sleep(params.pause)
         state = state + np.roll(state, step + 1, axis=step % 2) + np.uint8(1 if number else 3)
-        if params.trace:
-            with open(params.trace, "a") as file:
-                file.write(f"{params.seed} {number} {step}\n")
+        _note(params, f"{params.seed} {number} {step}")
         done = number * params.steps + step + 1
         ctx.progress(done, total, f"Step {step + 1}", Image.fromarray(state))
         if params.keep and (step + 1) % params.keep_every == 0:
@@ -100,7 +98,15 @@ def _wait(ctx: Context, barrier: Path, deaf: bool) -> None:
         time.sleep(0.01)
 
 
+def _note(params: QuickParams, line: str) -> None:
+    if params.trace:
+        with open(params.trace, "a") as file:
+            file.write(f"{line}\n")
+
+
 def _break(ctx: Context, params: QuickParams) -> None:
+    if params.fault in ("hang", "seize"):
+        _note(params, f"{params.seed} {params.fault}")
     match params.fault:
         case "raise":
             raise ZeroDivisionError("a secret of the engine")
