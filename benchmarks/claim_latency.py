@@ -2,10 +2,10 @@
 
     python -m benchmarks.claim_latency [--jobs 10000] [--claims 2000] [--job-ms 50] [--store FILE]
 
-Each row lets 1 or 8 claimers (threads of one process, or processes) take and finish jobs of a copy of one filled store:
-as fast as they can, or as workers do whose jobs take about `--job-ms`. Goal: 99 of 100 claims within 10 ms, no job
-handed out twice. Claimers that never pause wait for each other most of the time. On a busy machine the waiting for a
-core is in these times; processor time of one claim is hardly touched by it. `--store` keeps the filled store.
+Each row lets 1 or 8 claimers (threads of one process, or processes) take and finish jobs of a copy of one filled
+store: as fast as they can, or as workers do whose jobs take about `--job-ms`. Goal: 99 of 100 claims within 10 ms, no
+job handed out twice. Claimers that never pause wait for each other most of the time. On a busy machine the waiting
+for a core is in these times; processor time of one claim is hardly touched by it. `--store` keeps the filled store.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
 Each trial submits a few jobs, kills and spoils by a plan drawn from its number, brings up what was killed, waits, and
 checks every invariant from store and artifacts (benchmarks.crash_checks). One row a trial is appended to
 `OUT/trials.jsonl`; the same command goes on where it was stopped and prints the table at the end. `--real` takes the
-engines of the house instead of the quick one, which imports no torch. Two processes share the work with `--part 0/2` and
-`--part 1/2`: trials wait more than they compute. A store that broke a rule is kept under OUT.
+engines of the house instead of the quick one, which imports no torch. Two processes share the work with `--part 0/2`
+and `--part 1/2`: trials wait more than they compute. A store that broke a rule is kept under OUT.
 """
 
 from __future__ import annotations
@@ -313,13 +313,16 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
     ).stdout.strip()
     for batch in filter(None, batches):
-        # Half of the stores have fragile workers, which die by themselves besides.
-        mean = random.Random(f"{options.seed}-{batch[0]}").choice((0.0, 120.0))
-        with opened(settings, 0.0 if options.real else mean, mount=options.mount) as house:
+        # Half of the stores have fragile workers, which die by themselves besides, and half only one worker.
+        chance = random.Random(f"{options.seed}-{batch[0]}")
+        mean, crew = chance.choice((0.0, 120.0)), chance.choice((1, 2))
+        mine = settings if options.real else settings.replace(devices=settings.devices[:crew])
+        with opened(mine, 0.0 if options.real else mean, mount=options.mount) as house:
             driver = Driver(house, quiet)
             for number in batch:
                 plan = draw(number, options.seed, real=options.real, length=length)
-                rows.append(driver.run(number, plan) | {"fragile": house.mean > 0, "version": version})
+                about = {"fragile": house.mean > 0, "devices": len(mine.devices), "version": version}
+                rows.append(driver.run(number, plan) | about)
                 if number == batch[-1]:
                     house.stop()
                     rows[-1]["faults"] += orphans(house.services)

@@ -22,8 +22,8 @@ from studio.turns import TooLong, Turns
 
 BUSY_S = 30.0  # seconds one process waits for another's transaction
 
-# Pages in the log after which a commit copies them into the store and waits for the disk, while all others wait for it.
-# Commits that wait anyway do it early; the others, claims among them, hardly ever: `tidy` does it beside them.
+# Pages in the log after which a commit copies them into the store and waits for the disk, while all others wait for
+# it. Commits that wait anyway do it early; the others, claims among them, hardly ever: `tidy` does it beside them.
 LOG_PAGES = {True: 1000, False: 16_000}
 TIDY = 250  # commits that were not lasting, of one process, after which it copies them
 

@@ -21,6 +21,7 @@ from studio.errors import InvalidInput, StoreUnavailable
 from studio.inputs import check_files
 from studio.jobs import Job
 from studio.measure import gib
+from studio.rows import encodable
 from studio.services import Services
 
 log = logging.getLogger("atelier.requests")
@@ -73,6 +74,10 @@ def parse(spec: EngineSpec, values: Mapping[str, Any]) -> Any:
         params = spec.params.model_validate(dict(values))
     except ValidationError as error:
         raise _first_fault(spec.params, error) from error
+    for name, value in params.model_dump().items():
+        if not _writable(value):
+            title = spec.params.model_fields[name].title or name
+            raise InvalidInput(f"{title} has a broken character.", "Type that place again.", field=name)
     spec.validate(params)
     return params
 
@@ -104,6 +109,15 @@ def disk_short(services: Services) -> int | None:
     """Free bytes of the store's disk if they are fewer than the reserve, else None."""
     free = shutil.disk_usage(services.settings.home).free
     return free if free < services.settings.disk_reserve else None
+
+
+def _writable(value: Any) -> bool:
+    """Whether all text within can be written down: half characters (lone surrogates) have no encoding."""
+    if isinstance(value, Mapping):
+        return all(_writable(part) for item in value.items() for part in item)
+    if isinstance(value, list | tuple | set | frozenset):
+        return all(map(_writable, value))
+    return not isinstance(value, str) or encodable(value) == value
 
 
 def _first_fault(params: type[Params], error: ValidationError) -> InvalidInput:

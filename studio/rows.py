@@ -93,11 +93,19 @@ def load_job(row: sqlite3.Row) -> Job:
     return Job(
         wish="keep" if keep and row["wish"] == "cancel" else row["wish"],
         kept=keep and row["state"] == "succeeded",
-        params=json.loads(row["params"]),
+        params=_read(row["params"]),
         error=json.loads(row["error"]) if row["error"] else None,
         progress=None if progress is None else {**_NO_PROGRESS, **progress},
         **{name: row[name] for name in _PLAIN_COLUMNS},
     )
+
+
+def _read(text: str) -> Any:
+    """Stored JSON. Earlier versions took half characters, which no page could show."""
+    value = json.loads(text)
+    if "\\ud" in text:
+        value = json.loads(encodable(json.dumps(value, ensure_ascii=False)))
+    return value
 
 
 _MADE = {"wish", "kept", "params", "error", "progress"}

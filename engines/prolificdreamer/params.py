@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from engines.prolificdreamer.presets import MODELS, POCKET
+from engines.shared.sources import with_settings
 from studio.contract import FileRef, Params
 
 MethodName = Literal["vsd", "sds", "sds_50", "sds_100", "ancestral"]
@@ -314,9 +315,7 @@ class ProlificDreamerParams(Params):
     @classmethod
     def _start_from_the_model(cls, values: Any) -> Any:
         """Settings that are not given are the model's, and are stored, so that a result can always be repeated."""
-        if isinstance(values, dict) and (model := MODELS.get(values.get("model", "pocket"))):
-            return {**model.settings, **values}
-        return values
+        return with_settings(values, MODELS)
 
 
 def knots(schedule: Schedule) -> float | tuple[float, ...]:

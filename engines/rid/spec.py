@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from engines.rid.presets import MODELS, SURROGATES
+from engines.shared.sources import with_settings
 from studio.contract import DeviceFacts, EngineSpec, Estimate, FileRef, Metric, Paper, Params
 from studio.errors import InvalidInput
 
@@ -93,9 +94,7 @@ class RidParams(Params):
     @classmethod
     def _start_from_the_model(cls, values: Any) -> Any:
         """Settings that are not given are the model's, and are stored, so that a result can always be repeated."""
-        if isinstance(values, dict) and (model := MODELS.get(values.get("model", "pocket"))):
-            return {**model.settings, **values}
-        return values
+        return with_settings(values, MODELS)
 
 
 def validate(params: RidParams) -> None:

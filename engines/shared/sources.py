@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 
@@ -24,3 +26,19 @@ class Source:
     def local(self) -> bool:
         """Whether the weights ship with the project."""
         return not self.revision
+
+
+class Chosen(Protocol):
+    """A model as an engine's presets describe it."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Parameters that suit it best."""
+        ...
+
+
+def with_settings(values: Any, models: Mapping[str, Chosen]) -> Any:
+    """Raw parameters with the settings of the model they name (or "pocket"); as they are if that is none."""
+    if isinstance(values, dict) and isinstance(name := values.get("model", "pocket"), str) and name in models:
+        return {**models[name].settings, **values}
+    return values

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
+from engines.shared.sources import with_settings
 from engines.ultraimage import estimate as cost
 from engines.ultraimage.presets import METHODS, MODELS, ModelPreset
 from engines.ultraimage.prompt import check_prompt, prompt_notes, unknown_words, vocabulary
@@ -156,9 +157,7 @@ class UltraImageParams(Params):
     @classmethod
     def _start_from_the_model(cls, values: Any) -> Any:
         """Settings that are not given are the model's, and are stored, so that a result can always be repeated."""
-        if isinstance(values, dict) and (model := MODELS.get(values.get("model", "pocket"))):
-            return {**model.settings, **values}
-        return values
+        return with_settings(values, MODELS)
 
 
 def target_size(params: UltraImageParams) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
+from engines.shared.sources import with_settings
 from engines.ultravico import estimate as cost
 from engines.ultravico.presets import METHODS, MODELS, ModelPreset
 from engines.ultravico.prompt import check_prompt, prompt_notes, unknown_words, vocabulary
@@ -150,9 +151,7 @@ class UltraVicoParams(Params):
     @classmethod
     def _start_from_the_model(cls, values: Any) -> Any:
         """Settings that are not given are the model's, and are stored, so that a result can always be repeated."""
-        if isinstance(values, dict) and (model := MODELS.get(values.get("model", "pocket"))):
-            return {**model.settings, **values}
-        return values
+        return with_settings(values, MODELS)
 
 
 @dataclass(frozen=True)

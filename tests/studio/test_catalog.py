@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +13,8 @@ import pytest
 
 import engines
 from studio.catalog import Catalog
-from studio.errors import NotFound
+from studio.errors import InvalidInput, NotFound
+from studio.requests import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -21,6 +25,18 @@ def test_names_and_specs_agree():
     for name in catalog.names:
         assert catalog.spec(name).name == name
     assert callable(catalog.run("quick_engine"))
+
+
+ODD = ([], {}, [[1]], {"a": [1]}, "\ud800", "\x00", float("nan"), 10**400, -1, True, None)
+
+
+@pytest.mark.parametrize("name", [*engines.NAMES, "quick_engine"])
+def test_no_value_of_any_parameter_is_more_than_refused(name: str):
+    spec = Catalog(("tests.quick_engine",)).spec(name)
+    starts = next(iter(spec.presets.values()), {})
+    for field, value in itertools.product((*spec.params.model_fields, "no_such"), ODD):
+        with contextlib.suppress(InvalidInput):
+            json.dumps(parse(spec, {**starts, field: value}).model_dump(mode="json"))
 
 
 def test_unknown_engines_are_not_found():

@@ -26,7 +26,8 @@ def write_version_1(path: Path) -> None:
         connection.execute(statement)
     columns = "id, owner, engine, params, priority, state, created, progress"
     row = f"INSERT INTO job ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-    connection.execute(row, ("old1", "ann", "e", '{"seed": 3}', 2, "queued", 500.0, None))
+    broken = '{"prompt": "\\ud800 \\ud83d\\udd2d", "seed": 3}'  # half a character and a whole one
+    connection.execute(row, ("old1", "ann", "e", broken, 2, "queued", 500.0, None))
     connection.execute(row, ("old2", "ann", "e", "{}", 0, "succeeded", 400.0, '{"step": 4}'))
     connection.execute("INSERT INTO event VALUES ('old1', 1, 500.0, 'submitted', '{}')")
     connection.execute("PRAGMA user_version = 1")
@@ -39,7 +40,8 @@ def test_a_store_of_the_first_version_still_loads(settings: Settings, clock):
     jobs = Jobs(db, clock=clock, settings=settings)
     assert db.version == len(MIGRATIONS)
     waiting, finished = jobs.get("old1"), jobs.get("old2")
-    assert (waiting.params, waiting.priority, waiting.plan, waiting.device) == ({"seed": 3}, 2, None, None)
+    assert waiting.params == {"prompt": "? 🔭", "seed": 3}
+    assert (waiting.priority, waiting.plan, waiting.device) == (2, None, None)
     assert finished.progress == {"step": 4, "total": 0, "message": "", "eta": None, "preview": None}
     claimed = jobs.claim("w", "cpu")
     assert claimed is not None

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from studio.errors import InvalidInput, LimitReached, NotFound
-from studio.requests import device_facts, estimate, submit
+from studio.requests import _writable, device_facts, estimate, submit
 from tests.studio.shop import Shop, open_shop
 
 GIB = 2**30
@@ -41,6 +41,7 @@ def fault(shop: Shop, **values: object) -> InvalidInput:
         ({"methods": ["magic"]}, "methods", "Methods cannot be 'magic'.", "Input should be 'method' or 'plain'."),
         ({"colour": "red"}, "colour", "There is no parameter 'colour'.", "The parameters are: seed, prompt, "),
         ({"prompt": "x" * 101}, "prompt", "The prompt is longer than 100 characters.", "Shorten it."),
+        ({"prompt": "\ud800"}, "prompt", "Prompt has a broken character.", "Type that place again."),
         ({"prompt": 3}, "prompt", "Prompt cannot be 3.", "Input should be a valid string."),
     ],
 )
@@ -48,6 +49,12 @@ def test_a_bad_value_is_named_with_what_is_allowed(shop: Shop, values: dict, fie
     error = fault(shop, **values)
     assert (error.field, error.message) == (field, said)
     assert error.remedy.startswith(remedy)
+
+
+def test_broken_characters_are_found_at_any_depth():
+    assert _writable({"lens 🔭": [("ä", 1), {"b": None}]})
+    for broken in ("a\udfff", ["\ud83d"], {"\ud800": 1}, {"a": (1, {"b": "\udc80"})}):
+        assert not _writable(broken)
 
 
 def test_a_huge_value_is_shortened(shop: Shop):
