@@ -29,8 +29,8 @@ from studio.settings import Settings, quiet_libraries
 
 ROOT = Path(__file__).resolve().parents[1]
 SIGN = {"plain": "Serving", "pages": "Atelier is at"}
-PATIENCE_S = 120.0
-LOOK_S = 0.05  # between two looks of the driver, which takes time from the house it looks at
+PATIENCE_S = 600.0
+LOOK_S = 0.1  # between two looks of the driver, which takes time from the house it looks at
 NO_LIMIT = resource.RLIM_INFINITY
 
 
