@@ -147,7 +147,7 @@ def test_parameters_that_json_cannot_hold_are_refused(jobs: Jobs):
         jobs.submit("e", {"x": object()}, owner="ann")
 
 
-@pytest.mark.parametrize("text", ["ünïcode ☃", "a\x00b", "half \ud800", 'quo"te', "%_\\"])
+@pytest.mark.parametrize("text", ["ünïcode ☃", "a\x00b", "lens 🔭", r"\ud83d", 'quo"te', "%_\\"])
 def test_parameters_come_back_as_they_were(jobs: Jobs, text: str):
     assert jobs.submit("e", {"prompt": text}, owner="ann").params == {"prompt": text}
 
