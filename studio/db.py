@@ -35,7 +35,7 @@ _SENTENCES = {
     sqlite3.SQLITE_READONLY: ("The store is read-only.", "Make its folder writable and try again."),
     sqlite3.SQLITE_CANTOPEN: ("The store cannot be opened.", "Check that its folder exists and is writable."),
     sqlite3.SQLITE_PERM: ("The store may not be opened.", "Check the permissions of its folder."),
-    sqlite3.SQLITE_IOERR: ("The disk failed while the store was used.", "Check the disk and its free space."),
+    sqlite3.SQLITE_IOERR: ("The disk of the store is full or fails.", "Free some space; else check the disk."),
     sqlite3.SQLITE_BUSY: ("The store is busy for longer than it should be.", "Try again in a moment."),
     sqlite3.SQLITE_CORRUPT: ("The store is damaged.", "Restore atelier.db from a backup, or move it away."),
     sqlite3.SQLITE_NOTADB: ("atelier.db is not a store of Atelier.", "Move it away or choose another folder."),
@@ -82,6 +82,7 @@ class Database:
         self.clock = clock
         self._durable = durable
         self._busy_s = busy_s
+        self._untidy = 0
         self._lock = threading.Lock()
         self._start()
         try:
@@ -126,7 +127,7 @@ class Database:
             try:
                 yield connection
                 connection.execute("COMMIT")
-                self._untidy += not lasting  # nobody else is here: it is our turn
+                self._untidy += int(not lasting)  # nobody else is here: it is our turn
             finally:
                 # A full disk may have rolled back by itself; then there is nothing left to undo.
                 if connection.in_transaction:

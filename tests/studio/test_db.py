@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sqlite3
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -187,6 +189,20 @@ def test_a_full_disk_is_a_sentence_and_nothing_half_written_stays(db: Database, 
     db.connect().execute("PRAGMA max_page_count = 1000000")
     assert jobs.list("ann") == [kept]
     assert jobs.submit("e", {"prompt": "x" * 100_000}, owner="ann").seq > kept.seq
+
+
+def test_a_store_whose_disk_takes_no_byte_is_opened_by_nobody_and_not_harmed(settings: Settings, db: Database):
+    with db.transaction() as connection:
+        connection.execute("UPDATE queue SET paused = 1")
+    db.close()
+    opening = (
+        "import resource, sys; from studio.db import Database\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))\n"
+        "Database(sys.argv[1])"
+    )
+    ended = subprocess.run([sys.executable, "-c", opening, db.path], capture_output=True, text=True, check=False)
+    assert "StoreUnavailable: The disk of the store is full or fails. Free some space" in ended.stderr
+    assert db.connect().execute("SELECT paused FROM queue").fetchone()["paused"] == 1
 
 
 def test_a_read_only_store_is_a_sentence(db: Database, clock, settings: Settings):
