@@ -30,6 +30,7 @@ from urllib.parse import quote
 from benchmarks.hostile_files import FAMILIES, NAMES, hostile_json
 from benchmarks.in_process import Answer, Application
 from benchmarks.rows import read_rows
+from engines import NAMES as METHODS
 from studio.errors import InvalidInput, TooLarge
 from studio.services import Services, open_services
 from studio.settings import Settings
@@ -37,7 +38,7 @@ from studio.settings import Settings
 UPLOAD_BYTES = 8 * 2**20
 PIXELS = 4_000_000
 BOUND = 128 * 2**20  # bytes that one case may take on top of what the process has
-ENGINES = ("ultraimage", "quick_engine")
+ENGINES = (*METHODS, "quick_engine")
 # What must never reach a person.
 TRACE = re.compile(r"Traceback|File \"|site-packages|\b[A-Za-z]+(Error|Exception)\b|<class |object at 0x|\.py\b")
 # The last character of a sentence; a quotation may end with one.
