@@ -2,8 +2,8 @@
 
 Threads queue at a lock. Processes draw numbers from a file; each holds the byte of its number until its turn is over
 and waits for the byte before its own, so nobody is overtaken and the kernel lets go of what a dead process held. Who
-is next looks often, the others seldom: their looks take time from the one whose turn it is. A turn is a courtesy:
-what must not happen twice needs a lock of its own. Knows no store.
+leaves rings for the next, so that nobody has to look often: looks take time from the one whose turn it is. A turn is
+a courtesy: what must not happen twice needs a lock of its own. Knows no store.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import socket
 import struct
 import threading
 import time
@@ -22,6 +23,7 @@ from pathlib import Path
 
 # Between two looks, growing from the first to the second. The kernel's own waiting has no limit of time.
 LOOK_S, LONGEST_LOOK_S = 0.0001, 0.0005
+LISTEN_S = 0.005  # to the bell, before a look: the one before may have died, or left without a turn
 
 FIRST = 8  # number 0 has this byte; those before it hold the number that was drawn last
 _FLOCK = "hhqqi4x"  # struct flock: kind, from where, start, length, process
@@ -76,6 +78,7 @@ class Turns:
         self._path, self._patience_s = path, patience_s
         self._threads = FairLock()
         self._handle: int | None = None
+        self._bells = b""  # what the names of this file's bells begin with
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -93,20 +96,60 @@ class Turns:
     def _enter(self, leaving: ExitStack, end: float) -> None:
         """Wait until it is this process's turn, at most until `end` in monotonic seconds."""
         try:
-            if self._handle is None:
-                self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            mine = _draw(self._handle, end) if _OPEN_FILE_LOCKS else 0
+            handle = self._handle if self._handle is not None else self._open()
+            mine = _draw(handle, end) if _OPEN_FILE_LOCKS else 0
         except TooLong:
             raise
         except OSError:
             return  # a disk that takes no file or no number: then without an order
         if _OPEN_FILE_LOCKS:
-            leaving.callback(_lock, self._handle, fcntl.F_UNLCK, mine - 1, 2)
-            _wait(partial(_free, self._handle, mine - 2), end, LONGEST_LOOK_S)  # until the one before has its turn
-            _wait(partial(_lock, self._handle, fcntl.F_WRLCK, mine - 1), end)
+            leaving.callback(self._leave, handle, mine)
+            if not _my_turn(handle, mine):
+                self._listen(handle, mine, end)
         else:
-            _wait(partial(_taken, self._handle), end)
-            leaving.callback(fcntl.flock, self._handle, fcntl.LOCK_UN)
+            _wait(partial(_taken, handle), end)
+            leaving.callback(fcntl.flock, handle, fcntl.LOCK_UN)
+
+    def _open(self) -> int:
+        """The file, opened for as long as this object lives."""
+        self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._bells = _name(self._handle)
+        return self._handle
+
+    def _listen(self, handle: int, mine: int, end: float) -> None:
+        """Until it is our turn. A bell says when to look; what counts is the look."""
+        with ExitStack() as hung:
+            try:
+                bell = hung.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+                bell.bind(self._bells + b"%d" % mine)
+            except OSError:
+                _wait(partial(_my_turn, handle, mine), end)
+                return
+            bell.settimeout(LISTEN_S)
+            while not _my_turn(handle, mine):  # it may have come before the bell hung
+                if time.monotonic() > end:
+                    raise TooLong("Others have their turns for too long.")
+                with contextlib.suppress(TimeoutError):
+                    bell.recv(1)
+
+    def _leave(self, handle: int, mine: int) -> None:
+        """Let the next one have its turn."""
+        _lock(handle, fcntl.F_UNLCK, mine - 1, 2)
+        if not _free(handle, mine + 1):
+            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as hand:
+                hand.setblocking(False)
+                hand.sendto(b".", self._bells + b"%d" % (mine + 1))
+
+
+def _name(handle: int) -> bytes:
+    """What the names of this file's bells begin with: abstract names, which lie in no folder and leave nothing."""
+    about = os.fstat(handle)
+    return b"\0atelier-turn-%d-%d-" % (about.st_dev, about.st_ino)
+
+
+def _my_turn(handle: int, mine: int) -> bool:
+    """Whether all before us are done; if so, it is our turn."""
+    return _free(handle, mine - 2) and _lock(handle, fcntl.F_WRLCK, mine - 1)
 
 
 def _draw(handle: int, end: float) -> int:

@@ -60,6 +60,16 @@ def test_processes_are_served_in_the_order_they_came(tmp_path: Path):
     assert log.read_text() == "0 1 2 3 4 "
 
 
+def test_who_leaves_rings_for_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(turns, "LISTEN_S", 3600.0)
+    test_processes_are_served_in_the_order_they_came(tmp_path)
+
+
+def test_without_a_bell_everybody_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(turns, "_name", lambda handle: b"/no/such/folder/")
+    test_processes_are_served_in_the_order_they_came(tmp_path)
+
+
 def count_up(path: Path, number: Path, times: int) -> None:
     turns = Turns(path, 60)
     for _ in range(times):
