@@ -48,7 +48,7 @@ class Sampler:
 
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
-        self.model, self.family = self.weights.model, self.weights.family
+        self.model, self.family = self.weights.source, self.weights.family
         self.parts = {name: weights.load(name, "cpu") for name in ("transformer", "scheduler", "vae")}
         self.text = {name: weights.load(name, "cpu") for name in self.family.text_parts}
         prompts = (self.model.calibration_prompt, "")

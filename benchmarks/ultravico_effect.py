@@ -69,7 +69,7 @@ class Sampler:
 
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
-        self.model, self.family = weights.model, weights.family
+        self.model, self.family = weights.source, weights.family
         self.parts = {name: weights.load(name, "cpu") for name in ("transformer", "scheduler", "vae")}
         self.text = {name: weights.load(name, "cpu") for name in self.family.text_parts}
 

@@ -77,7 +77,7 @@ def _of_model(form: Form, name: str) -> list[Any]:
 
 def _strange(prompt: str, model: str) -> str:
     """The words of the prompt that the model does not know, named while it is typed; nothing if it knows all."""
-    found = unknown_words(prompt or "", MODELS[model])
+    found = unknown_words(prompt or "", MODELS[model], marks=True)
     if not found:
         return ""
     named = ", ".join(f"<mark>{escape(word)}</mark>" for word in found[:8])

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from engines.rid import checkpoints
-from engines.ultraimage.pipeline import Weights, complete, locate
+from engines.shared.pipeline import complete
+from engines.ultraimage.pipeline import Weights, locate
 from engines.ultraimage.presets import MODELS
 from studio.bundle import pack, unpack
 from studio.errors import AtelierError, InvalidInput

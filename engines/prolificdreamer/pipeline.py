@@ -16,15 +16,15 @@ from engines.prolificdreamer.estimator import Estimator, copy_estimator, lora_es
 from engines.prolificdreamer.presets import MODELS
 from engines.prolificdreamer.prompts import Wording
 from engines.prolificdreamer.teacher import Teacher, frozen, read_prompts
-from engines.shared.pipeline import Weights, locate
+from engines.shared.pipeline import Weights
 from engines.shared.sources import Source
 from studio.contract import Context
 from studio.errors import InvalidInput
 
 
-def weights_of(preset: str, ctx: Context) -> Weights:
+def weights_of(preset: str, ctx: Context) -> Weights[Source]:
     """The teacher's folder. Raises WeightsMissing."""
-    return locate(preset, MODELS[preset].teacher, ctx.weights)
+    return Weights.find(preset, MODELS[preset].teacher, ctx.weights)
 
 
 def precision(source: Source, device: str) -> str:
@@ -33,7 +33,7 @@ def precision(source: Source, device: str) -> str:
 
 
 @contextmanager
-def lend_teacher(ctx: Context, weights: Weights, wording: Wording) -> Iterator[Teacher]:
+def lend_teacher(ctx: Context, weights: Weights[Source], wording: Wording) -> Iterator[Teacher]:
     """The teacher, frozen; its text encoder is needed once and may leave the device afterwards."""
     with weights.lend(ctx, "text_encoder", "tokenizer", dtype="float32") as parts:
         texts = read_prompts(parts["text_encoder"], parts["tokenizer"], wording.all, ctx.device)
@@ -73,6 +73,6 @@ def _second_model(ctx: Context, preset: str) -> Iterator[tuple[Any, dict[str, An
             "Choose adapters on the teacher, a copy or the small network.",
             field="estimator",
         )
-    weights = locate(f"{preset}-estimator", source, ctx.weights)
+    weights = Weights.find(f"{preset}-estimator", source, ctx.weights)
     with weights.lend(ctx, "unet", dtype=precision(source, ctx.device)) as parts, frozen(parts["unet"]):
         yield parts["unet"], weights.config("scheduler")

@@ -11,7 +11,7 @@ from typing import Any, get_args
 from engines.prolificdreamer import estimate as cost
 from engines.prolificdreamer.params import MethodName, ProlificDreamerParams, Schedule
 from engines.prolificdreamer.presets import METHODS, MODELS
-from engines.shared.prompt import check_prompt, prompt_notes, unknown_words, vocabulary
+from engines.shared.prompt import check_prompt, length_notes, unknown_words, vocabulary, word_notes
 from studio.contract import DeviceFacts, EngineSpec, Estimate, Metric, Paper
 from studio.errors import InvalidInput
 
@@ -200,7 +200,8 @@ def _notes(params: ProlificDreamerParams) -> list[str]:
     if params.task == "toy":
         return ["The toy needs no prompt and no model."]
     model = MODELS[params.model]
-    notes = prompt_notes(params.prompt, model.teacher, model.text_tokens)
+    notes = word_notes(params.prompt, model.teacher)
+    notes += length_notes(params.prompt, model.teacher, model.text_tokens)
     if params.task == "object" and not params.view_words:
         notes.append("Without words for the side objects often get several fronts.")
     if params.start == "scene" and params.task == "object":

@@ -91,7 +91,7 @@ class _Theft:
     def steal(self, name: str) -> None:
         """Perturb, purify, learn, draw, measure, save."""
         title = CONDITIONS[name]
-        with self.folder.lend(self.ctx) as model:
+        with self.folder.lend_whole(self.ctx) as model:
             handed_over = self.perturbed(name, model)
             learned = purified(handed_over, self.params.purify, model=model, generator=self.stream("purify"))
             stolen = personalise(

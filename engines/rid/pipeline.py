@@ -1,14 +1,12 @@
 """Finding defenders and diffusion models on this machine, and lending them. Downloads nothing, ever.
 
-The only place with `from_pretrained`. Defenders come from safetensors that say their budget, or from the published
-files, which are read without running anything; Stable Diffusion folders from the assets, the folder of published
-checkpoints or the hub's cache.
+Defenders come from safetensors that say their budget, or from the published files, which are read without running
+anything; Stable Diffusion folders are found by `engines.shared.pipeline`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,16 +16,15 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import LocalEntryNotFoundError
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextModel
 
 from engines.rid import checkpoints
 from engines.rid.defender import GREY_LEVELS, Defender
 from engines.rid.pgd import protect_by_search
-from engines.rid.presets import MODELS, SURROGATES, ModelPreset
+from engines.rid.presets import MODELS, SURROGATES, ModelPreset, Surrogate
 from engines.rid.surrogate import Diffusion
+from engines.shared import pipeline
 from studio.contract import Context, ModelKey
 from studio.errors import WeightsMissing
 
@@ -95,43 +92,20 @@ def _digest(path: str, size: int, changed: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@dataclass(frozen=True)
-class Folder:
+class Folder(pipeline.Weights[Surrogate]):
     """A Stable Diffusion folder on this machine."""
 
-    surrogate: str
-    repo: str
-    revision: str
-    path: Path
-
     @contextmanager
-    def lend(self, ctx: Context) -> Iterator[Diffusion]:
+    def lend_whole(self, ctx: Context) -> Iterator[Diffusion]:
         """The diffusion model on the context's device, frozen; whoever trains it trains a copy."""
-        key = ModelKey(self.surrogate, self.repo, self.revision, "diffusion", "float32", ctx.device)
-        with ctx.models.borrow(key, lambda: load_diffusion(self.path).to(ctx.device)) as model:
+        key = self.key("diffusion", ctx.device, "float32")
+        with ctx.models.borrow(key, lambda: load_diffusion(self.folder).to(ctx.device)) as model:
             yield model
 
 
 def locate_surrogate(name: str, published: Path | None) -> Folder:
     """A surrogate's folder. Raises WeightsMissing with the command that fetches it."""
-    surrogate = SURROGATES[name]
-    if surrogate.local:
-        path = Path(surrogate.repo)
-        if not complete(path):
-            raise WeightsMissing(f"The {surrogate.title.lower()} is not in the assets.", "Run `make pocket`.")
-        return Folder(name, f"pocket/{path.name}", folder_revision(path), path)
-    for repo, revision in ((surrogate.repo, surrogate.revision), *surrogate.fallbacks):
-        local = published / repo.replace("/", "--") if published else None
-        if local is not None and complete(local):
-            return Folder(name, repo, folder_revision(local), local)
-        cached = _in_hub_cache(repo, revision)
-        if cached is not None and complete(cached):
-            return Folder(name, repo, cached.name, cached)
-    raise WeightsMissing(
-        f"The weights of {surrogate.title} are not on this machine.",
-        f"Download them with `hf download {surrogate.repo}` ({surrogate.download}; licence: {surrogate.licence}), or "
-        f"put them into the folder that ATELIER_WEIGHTS names, as {surrogate.repo.replace('/', '--')}.",
-    )
+    return Folder.find(name, SURROGATES[name], published)
 
 
 def load_diffusion(path: Path) -> Diffusion:
@@ -145,29 +119,6 @@ def load_diffusion(path: Path) -> Diffusion:
         tokenizer=AutoTokenizer.from_pretrained(path / "tokenizer", **options),
         scheduler=DDPMScheduler.from_pretrained(path / "scheduler", **options),
     )
-
-
-def complete(path: Path) -> bool:
-    """Whether a folder holds every part of a Stable Diffusion model."""
-    networks = all(any((path / part).glob("*.safetensors")) for part in ("vae", "unet", "text_encoder"))
-    return networks and (path / "model_index.json").is_file() and (path / "tokenizer").is_dir()
-
-
-def folder_revision(path: Path) -> str:
-    """sha256 over names, sizes and first bytes of the weight files of a folder."""
-    digest = hashlib.sha256()
-    for file in sorted(path.glob("*/*.safetensors")):
-        digest.update(json.dumps([file.parent.name, file.name, file.stat().st_size]).encode())
-        with file.open("rb") as stream:
-            digest.update(stream.read(2**24))
-    return f"sha256:{digest.hexdigest()}"
-
-
-def _in_hub_cache(repo: str, revision: str) -> Path | None:
-    try:
-        return Path(snapshot_download(repo, revision=revision, local_files_only=True))
-    except LocalEntryNotFoundError:
-        return None
 
 
 def save_defender(defender: Defender, target: Path) -> None:

@@ -6,33 +6,22 @@ Sizes and licences of published checkpoints are those of their pages. Knows no t
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-ASSETS = Path(__file__).resolve().parents[2] / "assets"
+from engines.shared.sources import ASSETS, Source
+
 JUDGE = ASSETS / "pocket" / "rid_identity"
 
 
-@dataclass(frozen=True)
-class Surrogate:
+@dataclass(frozen=True, kw_only=True)
+class Surrogate(Source):
     """A Stable Diffusion folder: what a thief personalises, and what perturbations are made against."""
 
-    title: str
-    repo: str  # hub id, or a folder that ships with the project
-    revision: str  # commit on the hub; "" for a folder
-    fallbacks: tuple[tuple[str, str], ...]  # further (repo, revision) of the same model, tried in order
-    licence: str
-    download: str  # size in words; "" where nothing is downloaded
     side: int  # pixels
     person: str  # the class a thief's subject belongs to
     subject: str  # prompt of the subject; {token} stands for the placeholder
     ways: dict[str, dict[str, Any]]  # how a thief learns: fields of `thief.Way` for full, lora and inversion
     guidance: float  # with which a thief generates
-
-    @property
-    def local(self) -> bool:
-        """Whether the weights ship with the project."""
-        return not self.revision
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Finding a diffusers folder on this machine and lending its components one by one. Downloads nothing, ever.
 
 Looks for a folder `owner--name` under the folder of published checkpoints, then in the hub's cache at the pinned
-revision, for the source and then for its fallbacks. Safetensors only. Knows no method.
+revision, for the source and then for its fallbacks. Safetensors only. Knows no method; an engine's own pipeline says
+which source a preset stands on, and what is special about its components.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Self, TypeVar
 
 import diffusers
 import torch
@@ -30,12 +31,15 @@ WHOLE_HASH = 2**30  # bytes of weights up to which a folder's revision is the ha
 HEADER = 2**16  # bytes of each larger file that are hashed, with its size
 
 
+S = TypeVar("S", bound=Source)
+
+
 @dataclass(frozen=True)
-class Weights:
+class Weights(Generic[S]):
     """A diffusers folder on this machine and the identity of what lies in it."""
 
     preset: str
-    source: Source
+    source: S
     repo: str
     revision: str
     folder: Path
@@ -50,9 +54,14 @@ class Weights:
         name = "scheduler_config.json" if component == "scheduler" else "config.json"
         return config_of(self.folder / component / name)
 
+    def precision(self, component: str, device: str) -> str:
+        """The number type a component is loaded in where nobody asks for another."""
+        return self.source.dtype
+
     def key(self, component: str, device: str, dtype: str | None = None) -> ModelKey:
         """Under which name the cache knows a component."""
-        return ModelKey(self.preset, self.repo, self.revision, component, dtype or self.source.dtype, device)
+        number = dtype or self.precision(component, device)
+        return ModelKey(self.preset, self.repo, self.revision, component, number, device)
 
     @contextmanager
     def lend(self, ctx: Context, *components: str, dtype: str | None = None) -> Iterator[dict[str, Any]]:
@@ -73,14 +82,38 @@ class Weights:
         library, name = self.index[component]
         if library not in LIBRARIES:
             raise WeightsMissing(f"{component} asks for the library {library!r}.", "Use the published folder.")
-        kind = getattr(LIBRARIES[library], name)
-        options: dict[str, Any] = {"local_files_only": True}
-        if issubclass(kind, torch.nn.Module):
-            options |= {"use_safetensors": True}
-            number = getattr(torch, dtype or self.source.dtype)
-            options |= {"torch_dtype": number} if library == "diffusers" else {"dtype": number}
-        part = kind.from_pretrained(self.folder / component, **options)
-        return part.to(device).eval() if isinstance(part, torch.nn.Module) else part
+        number = dtype or self.precision(component, device)
+        return load_part(getattr(LIBRARIES[library], name), self.folder / component, number, device)
+
+    @classmethod
+    def find(cls, preset: str, source: S, published: Path | None) -> Self:
+        """The weights of a source on this machine. Raises WeightsMissing with the command that fetches them."""
+        if source.local:
+            folder = Path(source.repo)
+            if not complete(folder):
+                raise WeightsMissing(
+                    f"The {source.title.lower()} is not in {folder.name} of the assets.",
+                    "Run `make pocket` to train it.",
+                )
+            return cls(preset, source, f"pocket/{folder.name}", folder_revision(folder), folder)
+        for repo, revision in ((source.repo, source.revision), *source.fallbacks):
+            local = published / repo.replace("/", "--") if published else None
+            if local is not None and complete(local):
+                return cls(preset, source, repo, folder_revision(local), local)
+            cached = _in_hub_cache(repo, revision)
+            if cached is not None and complete(cached):
+                return cls(preset, source, repo, cached.name, cached)
+        raise missing(source)
+
+
+def load_part(kind: Any, folder: Path, dtype: str, device: str) -> Any:
+    """What a library's class makes of a folder; networks in evaluation mode on the device."""
+    options: dict[str, Any] = {"local_files_only": True}
+    if issubclass(kind, torch.nn.Module):
+        named = "torch_dtype" if issubclass(kind, diffusers.ModelMixin) else "dtype"
+        options |= {"use_safetensors": True, named: getattr(torch, dtype)}
+    part = kind.from_pretrained(folder, **options)
+    return part.to(device).eval() if isinstance(part, torch.nn.Module) else part
 
 
 def config_of(path: Path) -> dict[str, Any]:
@@ -89,30 +122,12 @@ def config_of(path: Path) -> dict[str, Any]:
     return table
 
 
-def locate(preset: str, source: Source, published: Path | None) -> Weights:
-    """The weights of a source on this machine. Raises WeightsMissing with the command that fetches them."""
-    if source.local:
-        folder = Path(source.repo)
-        if not complete(folder):
-            raise WeightsMissing(
-                f"The {source.title.lower()} is not in {folder.name} of the assets.", "Run `make pocket` to train it."
-            )
-        return Weights(preset, source, f"pocket/{folder.name}", folder_revision(folder), folder)
-    for repo, revision in ((source.repo, source.revision), *source.fallbacks):
-        local = published / repo.replace("/", "--") if published else None
-        if local is not None and complete(local):
-            return Weights(preset, source, repo, folder_revision(local), local)
-        cached = _in_hub_cache(repo, revision)
-        if cached is not None and complete(cached):
-            return Weights(preset, source, repo, cached.name, cached)
-    raise missing(source)
-
-
 def missing(source: Source) -> WeightsMissing:
     """The sentence, the command, the size and the licence."""
+    command = f"hf download {source.repo} --revision {source.revision} {source.files}".rstrip()
     return WeightsMissing(
         f"The weights of {source.title} are not on this machine.",
-        f"Download them with `hf download {source.repo} --revision {source.revision}` ({source.download}; "
+        f"Download them with `{command}` ({source.download}; "
         f"licence: {source.licence}), or put them into the folder that ATELIER_WEIGHTS names, as "
         f"{source.repo.replace('/', '--')}.",
     )
@@ -151,7 +166,7 @@ def _is_component(name: str, value: Any) -> bool:
 
 def folder_revision(folder: Path) -> str:
     """sha256 over the weight files of a folder; of their headers and sizes where they are too large to read."""
-    files = sorted(folder.glob("*/*.safetensors"))
+    files = sorted([*folder.glob("*.safetensors"), *folder.glob("*/*.safetensors")])
     facts = tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
     return _digest(facts)
 

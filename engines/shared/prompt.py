@@ -19,10 +19,10 @@ LONGEST = 2000  # characters; no model here reads as much
 SPECIAL_TOKENS = 2  # begin and end
 
 
-def check_prompt(text: str, field: str, *, needed: bool) -> None:
+def check_prompt(text: str, field: str, *, needed: bool, remedy: str = "Say what should be made.") -> None:
     """Raise InvalidInput for a prompt that is empty though needed, too long, or holds control characters."""
     if needed and not text.strip():
-        raise InvalidInput("The prompt is empty.", "Say what should be made.", field=field)
+        raise InvalidInput("The prompt is empty.", remedy, field=field)
     if len(text) > LONGEST:
         raise InvalidInput(
             f"The prompt has {len(text):,} characters; at most {LONGEST:,} are read.", "Shorten it.", field=field
@@ -53,23 +53,29 @@ def split_words(text: str) -> list[str]:
     return re.findall(r"\w+|[^\w\s]+", unicodedata.normalize("NFC", text).lower())
 
 
-def unknown_words(text: str, model: Source) -> list[str]:
-    """The words of `text` that the model has never seen, in order, each once; none if it knows any text."""
+def unknown_words(text: str, model: Source, *, marks: bool = False) -> list[str]:
+    """The words of `text`, with `marks` the marks too, that the model has never seen, in order, each once.
+
+    None if it knows any text.
+    """
     known = vocabulary(model)
     if known is None:
         return []
-    return list(dict.fromkeys(w for w in split_words(text) if w not in known and w[0].isalnum()))
+    return list(dict.fromkeys(w for w in split_words(text) if w not in known and (marks or w[0].isalnum())))
 
 
-def prompt_notes(text: str, model: Source, text_tokens: int) -> list[str]:
-    """Sentences about a prompt that is usable but will not be followed to the letter."""
-    notes = []
+def word_notes(text: str, model: Source) -> list[str]:
+    """A sentence that names unknown words, where they do not stop anybody."""
     strange = unknown_words(text, model)
-    if strange:
-        known = ", ".join(sorted(vocabulary(model) or ()))
-        notes.append(f"The {model.title.lower()} does not know: {', '.join(strange)}. It knows: {known}.")
-    room = text_tokens - SPECIAL_TOKENS
-    count = len(split_words(text))
-    if vocabulary(model) is not None and count > room:
-        notes.append(f"The prompt has {count} words; the {model.title.lower()} reads the first {room}.")
-    return notes
+    if not strange:
+        return []
+    known = ", ".join(sorted(vocabulary(model) or ()))
+    return [f"The {model.title.lower()} does not know: {', '.join(strange)}. It knows: {known}."]
+
+
+def length_notes(text: str, model: Source, text_tokens: int) -> list[str]:
+    """A sentence for a prompt that is longer than a model with a word list reads."""
+    room, count = text_tokens - SPECIAL_TOKENS, len(split_words(text))
+    if vocabulary(model) is None or count <= room:
+        return []
+    return [f"The prompt has {count} words; the {model.title.lower()} reads the first {room}."]

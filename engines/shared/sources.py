@@ -20,6 +20,7 @@ class Source:
     fallbacks: tuple[tuple[str, str], ...] = ()  # further (repo, revision) of the same weights, tried in order
     licence: str = "Apache-2.0"
     download: str = ""  # size in words; "" where nothing is downloaded
+    files: str = ""  # further arguments of the command that downloads it, where not everything is needed
     dtype: str = "float32"  # of the networks once loaded
 
     @property

@@ -1,9 +1,9 @@
 """Training a small model on any machine with a few cores: the loop, its optimisers, its checkpoints.
 
 Data parallel without a network: every process holds the whole model, gradients meet in shared memory. Where there is
-a graphics processor, one process trains on it. All randomness of step s on rank r comes from (seed, s, r) and is drawn
-on the processor, so that a resumed run repeats an undisturbed one exactly and every machine sees the same examples.
-What is learned comes in as a `Task`; this module knows no model, no data and no loss.
+a GPU, one process trains on it. All randomness of step s on rank r comes from (seed, s, r) and is drawn on the
+processor, so that a resumed run repeats an undisturbed one exactly and every machine sees the same examples. What is
+learned comes in as a `Task`; this module knows no model, no data and no loss.
 """
 
 from __future__ import annotations
@@ -153,7 +153,9 @@ def _learn(
     barrier: Barrier,
 ) -> None:
     """One rank: its share of every batch, the mean gradient, the same step as everybody."""
-    student = copy.deepcopy(source).to(shared.device).train()  # parameters in shared memory must not be trained by two processes
+    student = (
+        copy.deepcopy(source).to(shared.device).train()
+    )  # parameters in shared memory must not be trained by two processes
     weights = list(student.parameters())
     optimiser, average = optimisers(student, recipe, hidden), [weight.detach().clone() for weight in weights]
     base = [group["lr"] for part in optimiser for group in part.param_groups]

@@ -1,54 +1,32 @@
-"""Finding a model's weights on this machine and lending its components one by one. Downloads nothing, ever.
-
-Looks for a folder `owner--name` under the folder of published checkpoints, then in the hub's cache at the pinned
-revision, for the model and then for its fallbacks. Safetensors only. The only place with `from_pretrained`.
-"""
+"""Which weights the Pocket lab draws with, and the model that scores words; found by `engines.shared.pipeline`."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import diffusers
-import torch
 import transformers
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import LocalEntryNotFoundError
 
+from engines.shared import pipeline
+from engines.shared.pipeline import config_of, folder_revision, load_part
 from engines.text2image.presets import MODELS, ModelPreset
 from studio.contract import Context, ModelKey
 from studio.errors import WeightsMissing
 
-LIBRARIES = {"diffusers": diffusers, "transformers": transformers}
 PIPELINE = "StableDiffusionPipeline"
-NETWORKS = ("text_encoder", "unet", "vae")
-PARTS = ("tokenizer", "scheduler", *NETWORKS)
-FILES = '--include "*.json" "*.txt" "unet/diffusion_pytorch_model.safetensors"'
-FILES += ' "vae/diffusion_pytorch_model.safetensors" "text_encoder/model.safetensors"'
-WHOLE_HASH = 2**30  # bytes of weights up to which a folder's revision is the hash of all of them
-HEADER = 2**16  # bytes of each larger file that are hashed, with its size
+PARTS = ("tokenizer", "scheduler", "text_encoder", "unet", "vae")
 
 
-@dataclass(frozen=True)
-class Weights:
-    """A diffusers folder on this machine and the identity of what lies in it."""
-
-    preset: str
-    model: ModelPreset
-    repo: str
-    revision: str
-    folder: Path
+class Weights(pipeline.Weights[ModelPreset]):
+    """A Stable Diffusion folder."""
 
     @cached_property
     def index(self) -> dict[str, Any]:
-        """The pipeline's list of components and their classes."""
-        found = _config(self.folder / "model_index.json")
+        """The pipeline's list of components and their classes. Raises WeightsMissing for another pipeline."""
+        found = config_of(self.folder / "model_index.json")
         if found.get("_class_name") != PIPELINE:
             raise WeightsMissing(
                 f"{self.folder.name} holds a {found.get('_class_name')}, not a {PIPELINE}.",
@@ -56,48 +34,14 @@ class Weights:
             )
         return found
 
-    @contextmanager
-    def lend(self, ctx: Context) -> Iterator[dict[str, Any]]:
-        """All components by name, loaded if nobody has them, kept in place while the block runs."""
-        with ExitStack() as stack:
-            yield {
-                name: stack.enter_context(
-                    ctx.models.borrow(self.key(name, ctx.device), self._loader(name, ctx.device))
-                )
-                for name in PARTS
-            }
-
-    def key(self, component: str, device: str) -> ModelKey:
-        """Under which name the cache knows a component."""
-        return ModelKey(self.preset, self.repo, self.revision, component, _dtype(self.model, device), device)
-
-    def _loader(self, component: str, device: str) -> Callable[[], Any]:
-        return lambda: self.load(component, device)
-
-    def load(self, component: str, device: str) -> Any:
-        """One component through the class its folder names; networks in evaluation mode on the device."""
-        library, name = self.index[component]
-        if library not in LIBRARIES:
-            raise WeightsMissing(f"{component} asks for the library {library!r}.", "Use the published folder.")
-        return _load(getattr(LIBRARIES[library], name), self.folder / component, _dtype(self.model, device), device)
+    def precision(self, component: str, device: str) -> str:
+        """Half precision is for GPUs: on a processor it is slow where it works at all."""
+        return "float32" if device == "cpu" else self.source.dtype
 
 
-def _load(kind: Any, folder: Path, dtype: str, device: str) -> Any:
-    options: dict[str, Any] = {"local_files_only": True}
-    if issubclass(kind, torch.nn.Module):
-        named = "torch_dtype" if issubclass(kind, diffusers.ModelMixin) else "dtype"
-        options |= {"use_safetensors": True, named: getattr(torch, dtype)}
-    part = kind.from_pretrained(folder, **options)
-    return part.to(device).eval() if isinstance(part, torch.nn.Module) else part
-
-
-def _dtype(model: ModelPreset, device: str) -> str:
-    """Half precision is for GPUs: on a processor it is slow where it works at all."""
-    return "float32" if device == "cpu" else model.dtype
-
-
-def _config(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
+def locate(preset: str, published: Path | None) -> Weights:
+    """The weights of a preset on this machine. Raises WeightsMissing with the command that fetches them."""
+    return Weights.find(preset, MODELS[preset], published)
 
 
 @contextmanager
@@ -107,75 +51,10 @@ def lend_clip(ctx: Context, folder: Path) -> Iterator[tuple[Any, Any]]:
 
     def borrow(component: str, kind: Any) -> Any:
         key = ModelKey("pocket", f"pocket/{folder.name}", revision, component, "float32", ctx.device)
-        return ctx.models.borrow(key, lambda: _load(kind, folder, "float32", ctx.device))
+        return ctx.models.borrow(key, lambda: load_part(kind, folder, "float32", ctx.device))
 
     with (
         borrow("clip", transformers.CLIPModel) as model,
         borrow("tokenizer", transformers.PreTrainedTokenizerFast) as words,
     ):
         yield model, words
-
-
-def locate(preset: str, published: Path | None) -> Weights:
-    """The weights of a preset on this machine. Raises WeightsMissing with the command that fetches them."""
-    model = MODELS[preset]
-    if model.local:
-        folder = Path(model.repo)
-        if not complete(folder):
-            raise WeightsMissing(
-                f"The {model.title.lower()} is not in {folder.name} of the assets.", "Run `make pocket` to train it."
-            )
-        return Weights(preset, model, f"pocket/{folder.name}", folder_revision(folder), folder)
-    for repo, revision in ((model.repo, model.revision), *model.fallbacks):
-        local = published / repo.replace("/", "--") if published else None
-        if local is not None and complete(local):
-            return Weights(preset, model, repo, folder_revision(local), local)
-        cached = _in_hub_cache(repo, revision)
-        if cached is not None and complete(cached):
-            return Weights(preset, model, repo, cached.name, cached)
-    raise missing(model)
-
-
-def missing(model: ModelPreset) -> WeightsMissing:
-    """The sentence, the command, the size and the licence."""
-    return WeightsMissing(
-        f"The weights of {model.title} are not on this machine.",
-        f"Download them with `hf download {model.repo} --revision {model.revision} {FILES}` ({model.download}; "
-        f"licence: {model.licence}), or put them into the folder that ATELIER_WEIGHTS names, as "
-        f"{model.repo.replace('/', '--')}.",
-    )
-
-
-def _in_hub_cache(repo: str, revision: str) -> Path | None:
-    try:
-        return Path(snapshot_download(repo, revision=revision, local_files_only=True))
-    except LocalEntryNotFoundError:
-        return None
-
-
-def complete(folder: Path) -> bool:
-    """Whether a folder holds every part that drawing needs; a safety checker is none of them."""
-    if not (folder / "model_index.json").is_file():
-        return False
-    return all((folder / part).is_dir() for part in PARTS) and all(
-        any((folder / part).glob("*.safetensors")) for part in NETWORKS
-    )
-
-
-def folder_revision(folder: Path) -> str:
-    """sha256 over the weight files of a folder; of their headers and sizes where they are too large to read."""
-    files = sorted([*folder.glob("*.safetensors"), *folder.glob("*/*.safetensors")])
-    facts = tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
-    return _digest(facts)
-
-
-@lru_cache(maxsize=16)
-def _digest(facts: tuple[tuple[str, int, int], ...]) -> str:
-    whole = sum(size for _, size, _ in facts) <= WHOLE_HASH
-    digest = hashlib.sha256()
-    for name, size, _ in facts:
-        path = Path(name)
-        digest.update(f"{path.parent.name}/{path.name}:{size}:".encode())
-        with path.open("rb") as file:
-            digest.update(file.read() if whole else file.read(HEADER))
-    return f"sha256{'' if whole else '-headers'}:{digest.hexdigest()}"

@@ -6,23 +6,20 @@ Sizes and licences of published checkpoints are those of their pages. Knows no t
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-ASSETS = Path(__file__).resolve().parents[2] / "assets" / "pocket"
+from engines.shared import sources
+from engines.shared.sources import Source
+
+ASSETS = sources.ASSETS / "pocket"
+FILES = '--include "*.json" "*.txt" "unet/diffusion_pytorch_model.safetensors"'
+FILES += ' "vae/diffusion_pytorch_model.safetensors" "text_encoder/model.safetensors"'
 
 
-@dataclass(frozen=True)
-class ModelPreset:
+@dataclass(frozen=True, kw_only=True)
+class ModelPreset(Source):
     """One set of weights of the Stable Diffusion layout: where it is, what it draws, and which settings suit it."""
 
-    title: str
-    repo: str  # hub id, or a folder that ships with the project
-    revision: str  # commit on the hub; "" for a folder
-    fallbacks: tuple[tuple[str, str], ...]  # further (repo, revision) of the same weights, tried in order
-    licence: str
-    download: str  # size in words; "" where nothing is downloaded
-    dtype: str  # on a GPU; a processor computes in float32
     side: int  # pixels of a picture, the only size it draws
     text_tokens: int
     parameters: float  # of all components
@@ -33,11 +30,6 @@ class ModelPreset:
     clip: str = ""  # folder of the text-image model that scores it
     index: str = ""  # folder with what is needed to find its training pictures
     settings: dict[str, Any] = field(default_factory=dict)  # what `Params` starts from
-
-    @property
-    def local(self) -> bool:
-        """Whether the weights ship with the project."""
-        return not self.revision
 
 
 POCKET = ModelPreset(
@@ -89,6 +81,7 @@ SD15 = ModelPreset(
     fallbacks=(("sd-legacy/stable-diffusion-v1-5", "main"),),
     licence="CreativeML OpenRAIL-M",
     download="4.3 GB",
+    files=FILES,
     dtype="float16",
     side=512,
     text_tokens=77,
@@ -106,6 +99,7 @@ SD21 = ModelPreset(
     fallbacks=(("Manojb/stable-diffusion-2-1-base", "0094d483a120f3f33dafbd187ea4aa60d10de75c"),),
     licence="CreativeML Open RAIL++-M",
     download="5.2 GB",
+    files=FILES,
     dtype="float16",
     side=512,
     text_tokens=77,

@@ -27,7 +27,7 @@ from engines.text2image.metrics import (
     world_scene,
 )
 from engines.text2image.neighbours import shipped as shipped_index
-from engines.text2image.pipeline import Weights, lend_clip, locate
+from engines.text2image.pipeline import PARTS, Weights, lend_clip, locate
 from engines.text2image.presets import MODELS
 from engines.text2image.sampling import draw
 from engines.text2image.spec import Text2ImageParams, seeds_of, validate
@@ -100,7 +100,7 @@ class _Work:
             self.ctx.progress(self.reached, self.total, f"Seed {seed}: step {done} of {p.steps}")
             self.ctx.check()
 
-        with weights.lend(self.ctx) as parts:
+        with weights.lend(self.ctx, *PARTS) as parts:
             return draw(
                 parts,
                 p.sampler,

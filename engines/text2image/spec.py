@@ -9,10 +9,11 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
+from engines.shared.prompt import check_prompt, length_notes, unknown_words, vocabulary
 from engines.shared.sources import with_settings
 from engines.text2image import estimate as cost
 from engines.text2image.presets import MODELS, SAMPLERS
-from engines.text2image.prompt import check_prompt, prompt_notes, unknown_words, vocabulary
+from engines.text2image.prompt import check_words
 from studio.contract import DeviceFacts, EngineSpec, Estimate, Metric, Paper, Params
 from studio.errors import InvalidInput
 
@@ -73,8 +74,10 @@ class Text2ImageParams(Params):
 def validate(params: Text2ImageParams) -> None:
     """Raise InvalidInput, with the field and what to do, for a run that cannot work."""
     model = MODELS[params.model]
-    check_prompt(params.prompt, "prompt", model, needed=True)
-    check_prompt(params.negative_prompt, "negative_prompt", model, needed=False)
+    remedy = "Say what the picture should show."
+    for field, needed in (("prompt", True), ("negative_prompt", False)):
+        check_prompt(getattr(params, field), field, needed=needed, remedy=remedy)
+        check_words(getattr(params, field), field, model)
     if not params.methods:
         raise InvalidInput("Nothing is to be shown.", "Choose the model, the world or both.", field="methods")
     if len(set(params.methods)) < len(params.methods):
@@ -107,7 +110,7 @@ def estimate(params: Text2ImageParams, facts: DeviceFacts) -> Estimate:
             field="model",
         )
     work = cost.work(model, params)
-    notes = prompt_notes(params.prompt, model)
+    notes = length_notes(params.prompt, model, model.text_tokens)
     return Estimate(cost.seconds(work, facts), need, work, note=" ".join(notes))
 
 

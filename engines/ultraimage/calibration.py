@@ -67,7 +67,7 @@ class Heads:
 
     def table(self, method: str, transformer: nn.Module, rule: Rule | None) -> Tensor | None:
         """Lambda [branches, layers, heads], or None where attention stays plain: by choice, or nothing to repair."""
-        family, model = self.weights.family, self.weights.model
+        family, model = self.weights.family, self.weights.source
         kind = METHODS[method].attention
         sequence = self.conditions[0].tokens + (self.size[0] // family.cell) * (self.size[1] // family.cell)
         if kind == "proportional":
@@ -95,7 +95,7 @@ class Heads:
 
     def _key(self, method: str) -> str:
         """A name that holds everything a shared calibration depends on."""
-        p, model = self.params, self.weights.model
+        p, model = self.params, self.weights.source
         facts: dict[str, Any] = {
             "model": (self.weights.repo, self.weights.revision, model.dtype, self.ctx.device.split(":")[0]),
             "size": self.size,

@@ -6,23 +6,15 @@ Sizes and licences of published checkpoints are those of their pages. Knows no t
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-ASSETS = Path(__file__).resolve().parents[2] / "assets"
+from engines.shared.sources import ASSETS, Source
 
 
-@dataclass(frozen=True)
-class ModelPreset:
+@dataclass(frozen=True, kw_only=True)
+class ModelPreset(Source):
     """One set of weights: where it is, what it was trained for, and which settings suit it."""
 
-    title: str
-    repo: str  # hub id, or a folder that ships with the project
-    revision: str  # commit on the hub; "" for a folder
-    fallbacks: tuple[tuple[str, str], ...]  # further (repo, revision) of the same architecture, tried in order
-    licence: str
-    download: str  # size in words; "" where nothing is downloaded
-    dtype: str
     pixels_per_token: int
     base_pixels: int  # side the guide of the guided scenarios is sampled at
     train_pixels: int  # side a scale of 1 means
@@ -47,11 +39,6 @@ class ModelPreset:
     def attention_sequence(self) -> int:
         """Tokens that attention was trained on, for the entropy-scale baseline."""
         return self.train_sequence or self.train_tokens**2 + self.text_tokens
-
-    @property
-    def local(self) -> bool:
-        """Whether the weights ship with the project."""
-        return not self.revision
 
 
 POCKET = ModelPreset(

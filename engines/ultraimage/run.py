@@ -71,7 +71,7 @@ class _Work:
     def __init__(self, ctx: Context, params: UltraImageParams) -> None:
         self.ctx, self.params = ctx, params
         self.weights: Weights = locate(params.model, ctx.weights)
-        self.model, self.family = self.weights.model, self.weights.family
+        self.model, self.family = self.weights.source, self.weights.family
         self.width, self.height = target_size(params)
         self.resumed: dict[str, Any] = {}
         guided = params.scenario != "direct"

@@ -9,10 +9,10 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
+from engines.shared.prompt import check_prompt, length_notes, unknown_words, vocabulary, word_notes
 from engines.shared.sources import with_settings
 from engines.ultraimage import estimate as cost
 from engines.ultraimage.presets import METHODS, MODELS, ModelPreset
-from engines.ultraimage.prompt import check_prompt, prompt_notes, unknown_words, vocabulary
 from studio.contract import DeviceFacts, EngineSpec, Estimate, Metric, Paper, Params
 from studio.errors import InvalidInput
 
@@ -172,7 +172,7 @@ def target_size(params: UltraImageParams) -> tuple[int, int]:
 def validate(params: UltraImageParams) -> None:
     """Raise InvalidInput, with the field and what to do, for a run that cannot work."""
     guided_view = params.scenario == "guided_view"
-    check_prompt(params.prompt, "prompt", needed=True)
+    check_prompt(params.prompt, "prompt", needed=True, remedy="Say what the picture should show.")
     check_prompt(params.negative_prompt, "negative_prompt", needed=False)
     check_prompt(params.prompt_high, "prompt_high", needed=False)
     if params.prompt_high.strip() and not guided_view:
@@ -294,7 +294,7 @@ def _too_large(params: UltraImageParams, job: cost.Job, facts: DeviceFacts, budg
 
 
 def _notes(params: UltraImageParams, model: ModelPreset) -> list[str]:
-    notes = prompt_notes(" ".join(filter(None, [params.prompt])), model)
+    notes = word_notes(params.prompt, model) + length_notes(params.prompt, model, model.text_tokens)
     notes += [METHODS[name].note for name in params.methods if METHODS[name].note]
     if model.distilled_guidance and params.negative_prompt.strip():
         notes.append(f"{model.title} has its guidance built in and does not read a negative prompt.")

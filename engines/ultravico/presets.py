@@ -7,10 +7,9 @@ licences of checkpoints are those of their pages. Knows no torch and loads nothi
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-ASSETS = Path(__file__).resolve().parents[2] / "assets"
+from engines.shared.sources import ASSETS, Source
 
 NEGATIVE = (
     "bright tones, overexposed, static, blurred details, subtitles, style, works, paintings, images, still picture, "
@@ -35,16 +34,11 @@ def published(up_to: float, alpha: float, beta: float | None = None) -> DecayRow
     return DecayRow(up_to, (round(1 - gap / 2, 4), alpha, round(1 - 1.5 * gap, 4)), beta)
 
 
-@dataclass(frozen=True)
-class ModelPreset:
+@dataclass(frozen=True, kw_only=True)
+class ModelPreset(Source):
     """One set of weights: where it is, what it was trained for, and which settings suit it."""
 
-    title: str
     family: str  # key of families.FAMILIES: wan, wan_image, hunyuan or cogvideox
-    repo: str  # hub id, or a folder that ships with the project
-    revision: str  # commit on the hub; "" for a folder
-    licence: str
-    download: str  # size in words; "" where nothing is downloaded
     train_latent_frames: int  # L
     width: int  # of the training size, pixels
     height: int
@@ -57,8 +51,7 @@ class ModelPreset:
     vae_flop_per_pixel: float  # decoding one pixel of one frame
     vae_bytes_per_pixel: float  # peak of one untiled decode, for each pixel of a frame
     decay: tuple[DecayRow, ...]
-    fallbacks: tuple[tuple[str, str], ...] = ()  # further (repo, revision) of the same architecture, tried in order
-    dtype: str = "bfloat16"
+    dtype: str = "bfloat16"  # of the networks once loaded
     vae_dtype: str = "bfloat16"
     frames_per_latent: int = 4  # pixel frames a latent frame, after the first
     text_tokens: int = 0  # that share the self-attention with the video
@@ -79,11 +72,6 @@ class ModelPreset:
     )
     untested: str = ""  # what nobody has tried, as a sentence
     settings: dict[str, Any] = field(default_factory=dict)  # what `Params` starts from
-
-    @property
-    def local(self) -> bool:
-        """Whether the weights ship with the project."""
-        return not self.revision
 
     def row(self, ratio: float) -> DecayRow:
         """The row for a ratio of target to training length."""

@@ -58,7 +58,7 @@ class _Work:
     def __init__(self, ctx: Context, params: UltraVicoParams) -> None:
         self.ctx, self.params = ctx, params
         self.weights: Weights = locate(params.model, ctx.weights)
-        self.model, self.family = self.weights.model, self.weights.family
+        self.model, self.family = self.weights.source, self.weights.family
         length, (width, height) = length_of(params), size_of(params)
         self.shape = Shape(length.latent_frames, length.frames, height, width)
         self.tokens_per_frame = self.family.tokens_per_frame(self.shape)

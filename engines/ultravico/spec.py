@@ -10,10 +10,10 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
+from engines.shared.prompt import check_prompt, unknown_words, vocabulary, word_notes
 from engines.shared.sources import with_settings
 from engines.ultravico import estimate as cost
 from engines.ultravico.presets import METHODS, MODELS, ModelPreset
-from engines.ultravico.prompt import check_prompt, prompt_notes, unknown_words, vocabulary
 from studio.contract import DeviceFacts, EngineSpec, Estimate, FileRef, Metric, Paper, Params
 from studio.errors import InvalidInput
 
@@ -206,7 +206,7 @@ def decay_of(params: UltraVicoParams) -> DecaySettings:
 
 def validate(params: UltraVicoParams) -> None:
     """Raise InvalidInput, with the field and what to do, for a run that cannot work."""
-    check_prompt(params.prompt, "prompt", needed=True)
+    check_prompt(params.prompt, "prompt", needed=True, remedy="Say what the video should show.")
     check_prompt(params.negative_prompt, "negative_prompt", needed=False)
     _check_methods(params)
     _check_length(params)
@@ -379,7 +379,7 @@ def _notes(params: UltraVicoParams) -> list[str]:
     model, length = MODELS[params.model], length_of(params)
     fps = params.fps or model.fps
     notes = [f"{length.frames} frames, {length.frames / fps:.1f} s at {fps:g} frames a second."]
-    notes += prompt_notes(params.prompt, model)
+    notes += word_notes(params.prompt, model)
     notes += [METHODS[name].note for name in params.methods if METHODS[name].note]
     if length.ratio > 4:
         notes.append("Beyond 4 times the training length nobody has reported results.")

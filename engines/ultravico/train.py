@@ -75,7 +75,9 @@ def flow_loss(
     """Mean squared errors of velocity and layout, at stratified logit-normal times."""
     count = len(latents)
     uniform = (torch.arange(count) + torch.rand(count, generator=generator)) / count
-    times = torch.sigmoid(TIME_MEAN + TIME_STD * torch.special.ndtri(uniform.clamp(1e-4, 1 - 1e-4))).to(latents.device)
+    times = torch.sigmoid(TIME_MEAN + TIME_STD * torch.special.ndtri(uniform.clamp(1e-4, 1 - 1e-4))).to(
+        latents.device
+    )
     noise = torch.randn(latents.shape, generator=generator).to(latents)
     t = times[:, None, None, None, None]
     velocity, seen = student((1 - t) * latents + t * noise, times, tokens, mask)

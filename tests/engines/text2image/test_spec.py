@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from engines.shared.prompt import length_notes, unknown_words, vocabulary
 from engines.text2image import presets
 from engines.text2image.presets import MODELS, SAMPLERS
-from engines.text2image.prompt import prompt_notes, unknown_words, vocabulary
 from engines.text2image.spec import METRICS, PRESETS, SPEC, Text2ImageParams, seeds_of
 from pocket.wording import vocabulary as world_words
 from studio.contract import MAX_SEED, DeviceFacts
@@ -78,8 +78,8 @@ def test_the_words_are_the_worlds(small: Path):
     assert vocabulary(MODELS["pocket"]) == set(world_words())
     assert unknown_words("A RED car, side view", MODELS["pocket"]) == []
     assert unknown_words("anything at all", MODELS["sd15"]) == []
-    assert prompt_notes("red " * 23, MODELS["pocket"])
-    assert not prompt_notes("red " * 22, MODELS["pocket"])
+    assert length_notes("red " * 23, MODELS["pocket"], MODELS["pocket"].text_tokens)
+    assert not length_notes("red " * 22, MODELS["pocket"], MODELS["pocket"].text_tokens)
 
 
 def test_every_field_says_what_it_is():

@@ -13,10 +13,10 @@ import pytest
 from pydantic import ValidationError
 
 import engines
+from engines.shared.prompt import length_notes, unknown_words, word_notes
 from engines.ultraimage import estimate as cost
 from engines.ultraimage import presets
 from engines.ultraimage.presets import METHODS, MODELS
-from engines.ultraimage.prompt import prompt_notes, unknown_words
 from engines.ultraimage.spec import METRICS, PRESETS, SPEC, UltraImageParams, job_of, target_size
 from studio.contract import DeviceFacts
 from studio.errors import InvalidInput
@@ -154,8 +154,9 @@ def test_words_the_model_does_not_know(small: Path):
     assert unknown_words("A red Dragon, under a pale sky!", model) == ["dragon"]
     assert unknown_words("anything", MODELS["flux"]) == []
     assert "dragon" in SPEC.estimate(params(prompt="a red dragon"), DeviceFacts()).note
-    assert any("reads the first 18" in note for note in prompt_notes("red " * 19, model))
-    assert not prompt_notes("a red ring under a pale sky", model)
+    assert any("reads the first 18" in note for note in length_notes("red " * 19, model, model.text_tokens))
+    fine = "a red ring under a pale sky"
+    assert not word_notes(fine, model) + length_notes(fine, model, model.text_tokens)
 
 
 def test_dype_shows_its_licence_note():

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from engines.shared.prompt import unknown_words, word_notes
 from engines.ultravico import estimate as cost
 from engines.ultravico import presets
 from engines.ultravico.presets import METHODS, MODELS
-from engines.ultravico.prompt import prompt_notes, unknown_words
 from engines.ultravico.spec import (
     METRICS,
     PRESETS,
@@ -223,7 +223,7 @@ def test_words_are_read_from_the_tokenizer(small_folder: Path, monkeypatch: pyte
     assert unknown_words("A red Dragon, over grey!", model) == ["dragon"]
     assert unknown_words("anything", MODELS["wan"]) == []
     assert "dragon" in SPEC.estimate(params(prompt="a red dragon"), DeviceFacts()).note
-    assert not prompt_notes("a red ball", model)
+    assert not word_notes("a red ball", model)
 
 
 def test_metrics_are_explained():
