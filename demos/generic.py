@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import gradio as gr
-
-from demos.panel import Form, presets, title
+from demos.panel import Form, presets
+from demos.tab import lay_out
 from studio.contract import EngineSpec
 
 if TYPE_CHECKING:
@@ -15,15 +14,12 @@ if TYPE_CHECKING:
 
 def build(panel: Panel, spec: EngineSpec) -> None:
     """Widgets on the left, the job on the right."""
-    panel.header(f"/{spec.name}")
-    title(spec)
-    with gr.Row():
-        with gr.Column(scale=4, min_width=280):
-            form = Form(spec)
-            for name in sorted(spec.params.model_fields, key=lambda name: name == "seed"):  # the seed last
-                form.field(name)
-            presets(form)
-            controls = panel.controls(form)
-        with gr.Column(scale=6, min_width=280):
-            shown = panel.job()
-    panel.wire(form, controls, shown)
+    lay_out(panel, spec, _widgets)
+
+
+def _widgets(spec: EngineSpec) -> Form:
+    form = Form(spec)
+    for name in sorted(spec.params.model_fields, key=lambda name: name == "seed"):  # the seed last
+        form.field(name)
+    presets(form)
+    return form

@@ -6,13 +6,13 @@ Widgets and layout only. What the words, ranges and defaults are stands in engin
 from __future__ import annotations
 
 from collections.abc import Mapping
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from demos.panel import QUIET, Form, raw, title
+from demos.panel import QUIET, Form, raw
+from demos.tab import explained, lay_out, measured_in, optional, prompts, vocabulary_of
 from engines.prolificdreamer.spec import METHODS, MODELS, ProlificDreamerParams, known_words
 from studio.contract import EngineSpec
 
@@ -124,33 +124,22 @@ FOLDS = {
 
 def build(panel: Panel, spec: EngineSpec) -> None:
     """Widgets on the left, the job on the right."""
-    panel.header("/prolificdreamer")
-    title(spec)
-    with gr.Row():
-        with gr.Column(scale=4, min_width=280):
-            form = _widgets(spec)
-            controls = panel.controls(form)
-        with gr.Column(scale=6, min_width=280):
-            shown = panel.job()
-            if effect := measured_effect():
-                with gr.Accordion("Measured on the pocket model", open=False):
-                    gr.Markdown(effect, elem_classes="measured")
-    panel.wire(form, controls, shown)
+    card = Path(MODELS["pocket"].teacher.repo) / "prolificdreamer.md"
+    lay_out(panel, spec, _widgets, measured=measured_in(card))
 
 
 def _widgets(spec: EngineSpec) -> Form:
     form = Form(spec)
     prompt = form.field("prompt", max_lines=6, autofocus=False)
-    with gr.Row(elem_classes="examples"):
-        for text in EXAMPLES:
-            gr.Button(text, size="sm").click(lambda text=text: text, None, prompt, **QUIET)
+    prompts(prompt, EXAMPLES)
     with gr.Row(elem_classes="examples"):
         buttons = {name: gr.Button(name.capitalize(), size="sm", elem_id=f"preset-{name}") for name in spec.presets}
     form.field("task", choices=TASKS)
     model = form.field("model", choices=[(preset.title, name) for name, preset in MODELS.items()])
     words = raw(_words("pocket"), visible=bool(_words("pocket")))
     form.field("methods", choices=[(method.title, name) for name, method in METHODS.items()])
-    raw(_what_they_are())
+    told = ((f"{each.title} ({each.role})", each.help) for each in METHODS.values())
+    raw(explained("What these methods are", told))
     form.field("guidance")
     form.field("stages", choices=STAGES)
     form.field("particles")
@@ -163,7 +152,7 @@ def _widgets(spec: EngineSpec) -> Form:
     for name, button in buttons.items():
         whole = _whole(spec.presets[name])
         shown = [words, *form.inputs]
-        button.click(lambda whole=whole: [_of_words(whole["model"]), *form.fill(whole)], None, shown, **QUIET)
+        button.click(lambda whole=whole: [optional(_words(whole["model"])), *form.fill(whole)], None, shown, **QUIET)
     return form
 
 
@@ -172,34 +161,11 @@ def _whole(preset: Mapping[str, Any]) -> dict[str, Any]:
     return ProlificDreamerParams(**preset).model_dump(exclude={"prompt", "seed", "start_from"})
 
 
-def measured_effect() -> str:
-    """What the card of the pocket model reports on this method; nothing if it has no such part."""
-    card = Path(MODELS["pocket"].teacher.repo) / "prolificdreamer.md"
-    return card.read_text(encoding="utf-8").strip() if card.is_file() else ""
-
-
 def _of_model(form: Form, name: str) -> list[Any]:
     """Another model brings its own settings and its own words."""
-    return [_of_words(name), *form.fill(MODELS[name].settings)]
-
-
-def _of_words(model: str) -> Any:
-    words = _words(model)
-    return gr.update(value=words, visible=bool(words))
-
-
-def _what_they_are() -> str:
-    rows = "".join(
-        f"<dt>{escape(method.title)} ({escape(method.role)})</dt><dd>{escape(method.help)}</dd>"
-        for method in METHODS.values()
-    )
-    return f"<details class='hint'><summary>What these methods are</summary><dl>{rows}</dl></details>"
+    return [optional(_words(name)), *form.fill(MODELS[name].settings)]
 
 
 def _words(model: str) -> str:
-    """The words that a model with a small vocabulary understands; nothing for one that reads any text."""
-    known = known_words(model)
-    if not known:
-        return ""
-    summary = escape(f"Words the {MODELS[model].title.lower()} knows")
-    return f"<details class='hint'><summary>{summary}</summary>{escape(', '.join(known))}</details>"
+    """The words of a model, if it knows a few only."""
+    return vocabulary_of(MODELS[model].title, known_words(model))

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from demos.panel import QUIET, Form, presets, raw, title
+from demos.panel import QUIET, Form, presets, raw
+from demos.tab import lay_out, measured_in, offers
 from engines.rid.spec import CONDITIONS, MODELS
 from studio.contract import EngineSpec
 
@@ -49,20 +50,14 @@ LIMITS = (
 
 def build(panel: Panel, spec: EngineSpec) -> None:
     """Widgets on the left, the job on the right."""
-    panel.header("/rid")
-    title(spec)
-    with gr.Row():
-        with gr.Column(scale=4, min_width=280):
-            form = _widgets(spec)
-            raw(_kept(panel.desk.retention_days))
-            controls = panel.controls(form)
-        with gr.Column(scale=6, min_width=280):
-            shown = panel.job()
-            raw(_limits())
-            if effect := measured_effect():
-                with gr.Accordion("Measured on the pocket models", open=False):
-                    gr.Markdown(effect, elem_classes="measured")
-    panel.wire(form, controls, shown)
+    lay_out(
+        panel,
+        spec,
+        _widgets,
+        measured=measured_in(Path(MODELS["pocket"].folder) / "README.md"),
+        above_button=_kept(panel.desk.retention_days),
+        below_job=_limits(),
+    )
 
 
 def _widgets(spec: EngineSpec) -> Form:
@@ -71,9 +66,7 @@ def _widgets(spec: EngineSpec) -> Form:
     form.field("task", choices=TASKS)
     model = form.field("model", choices=[(preset.title, name) for name, preset in MODELS.items()])
     budget = form.field("budget")
-    with gr.Row(elem_classes="examples"):
-        for name, level in MODELS["pocket"].strengths.items():
-            gr.Button(f"{name} ({level:g})", size="sm").click(lambda level=level: level, None, budget, **QUIET)
+    offers(budget, ((f"{name} ({level:g})", level) for name, level in MODELS["pocket"].strengths.items()))
     with gr.Accordion("Size and files", open=False) as files:
         form.field("framing", fold=files, choices=FRAMINGS)
         form.field("keep_exif", fold=files)
@@ -89,13 +82,6 @@ def _widgets(spec: EngineSpec) -> Form:
     presets(form)
     model.input(lambda name: form.fill(MODELS[name].settings), model, form.inputs, **QUIET)
     return form
-
-
-def measured_effect() -> str:
-    """What the pocket defender's card reports under its heading "The effect"; nothing if there is no card yet."""
-    card = Path(MODELS["pocket"].folder) / "README.md"
-    text = card.read_text(encoding="utf-8") if card.is_file() else ""
-    return text.partition("## The effect\n")[2].partition("\n## ")[0].strip()
 
 
 def _kept(days: float) -> str:

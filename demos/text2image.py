@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from demos.panel import QUIET, Form, presets, raw, title
+from demos.panel import QUIET, Form, presets, raw
+from demos.tab import explained, lay_out, measured_in, prompts, vocabulary_of
 from engines.text2image.spec import MODELS, SAMPLERS, unknown_words, vocabulary
 from studio.contract import EngineSpec
 
@@ -25,23 +26,16 @@ EXAMPLES = (
     "two pink mushrooms, on grass under a blue sky",
     "a blue robot, back view, on a plain cream background",
 )
+GRAMMAR = (
+    "a [matte or glossy] [colour] kind[, SIDE view][, on a plain COLOUR background or on GROUND under a SKY sky]"
+)
 METHODS = (("What the model draws", "model"), ("What the world shows", "world"))
 
 
 def build(panel: Panel, spec: EngineSpec) -> None:
     """Widgets on the left, the job on the right."""
-    panel.header("/text2image")
-    title(spec)
-    with gr.Row():
-        with gr.Column(scale=4, min_width=280):
-            form = _widgets(spec)
-            controls = panel.controls(form)
-        with gr.Column(scale=6, min_width=280):
-            shown = panel.job()
-            if measured := _measured():
-                with gr.Accordion("Measured on the pocket model", open=False):
-                    gr.Markdown(measured, elem_classes="measured")
-    panel.wire(form, controls, shown)
+    measured = measured_in(Path(MODELS["pocket"].repo) / "README.md", "Measured")
+    lay_out(panel, spec, _widgets, measured=measured)
 
 
 def _widgets(spec: EngineSpec) -> Form:
@@ -49,9 +43,7 @@ def _widgets(spec: EngineSpec) -> Form:
     prompt = form.field("prompt", max_lines=6, autofocus=False)
     strange = raw("", elem_id="unknown-words")
     words = raw(_words("pocket"), elem_id="vocabulary")
-    with gr.Row(elem_classes="examples"):
-        for text in EXAMPLES:
-            gr.Button(text, size="sm").click(lambda text=text: text, None, prompt, **QUIET)
+    prompts(prompt, EXAMPLES)
     model = form.field("model", choices=[(preset.title, name) for name, preset in MODELS.items()])
     form.field("methods", choices=METHODS)
     form.field("count")
@@ -60,7 +52,7 @@ def _widgets(spec: EngineSpec) -> Form:
         form.field("steps", fold=sampling)
         form.field("guidance", fold=sampling)
         form.field("sampler", fold=sampling, choices=[(sampler.title, name) for name, sampler in SAMPLERS.items()])
-        raw(_samplers())
+        raw(explained("What these samplers are", ((each.title, each.help) for each in SAMPLERS.values())))
         form.field("negative_prompt", fold=sampling)
     with gr.Accordion("What is shown beside", open=False) as beside:
         form.rest(beside)
@@ -85,25 +77,5 @@ def _strange(prompt: str, model: str) -> str:
 
 
 def _words(model: str) -> str:
-    """The words that a model with a small vocabulary understands; nothing for one that reads any text."""
-    known = vocabulary(MODELS[model])
-    if not known:
-        return ""
-    summary = escape(f"Words the {MODELS[model].title.lower()} knows")
-    listed = escape(", ".join(sorted(word for word in known if word.isalpha())))
-    form = (
-        "a [matte or glossy] [colour] kind[, SIDE view][, on a plain COLOUR background or on GROUND under a SKY sky]"
-    )
-    return f"<details class='hint'><summary>{summary}</summary><p>{listed}</p><p>{escape(form)}</p></details>"
-
-
-def _samplers() -> str:
-    rows = "".join(f"<dt>{escape(s.title)}</dt><dd>{escape(s.help)}</dd>" for s in SAMPLERS.values())
-    return f"<details class='hint'><summary>What these samplers are</summary><dl>{rows}</dl></details>"
-
-
-def _measured() -> str:
-    """What the pocket model's card reports under its heading "Measured"; nothing if it has no such part."""
-    path = Path(MODELS["pocket"].repo) / "README.md"
-    card = path.read_text(encoding="utf-8") if path.is_file() else ""
-    return card.partition("## Measured\n")[2].partition("\n## ")[0].strip()
+    """The words of a model, and how the world's captions are built of them."""
+    return vocabulary_of(MODELS[model].title, vocabulary(MODELS[model]), GRAMMAR)
