@@ -282,18 +282,16 @@ def opened(settings: Settings, mean: float, *, mount: bool) -> Iterator[House]:
 
 def settings_of(*, real: bool, home: Path) -> Settings:
     """Quick signs of life, so that a trial takes seconds; two workers for the quick engine."""
+    common = Settings(home=home, threads=1, disk_reserve=2 * 2**20)
     if real:
-        return Settings(home=home, devices=("cpu",), threads=1, lease=10.0, heartbeat=1.0, grace=5.0)
-    return Settings(
-        home=home,
+        return common.replace(devices=("cpu",), lease=10.0, heartbeat=1.0, grace=5.0)
+    return common.replace(
         devices=("cpu:0", "cpu:1"),
         engines=("tests.quick_engine",),
-        threads=1,
         lease=20.0,
         heartbeat=0.5,
         grace=2.0,
         poll=0.1,
-        disk_reserve=2 * 2**20,
     )
 
 
