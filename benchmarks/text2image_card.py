@@ -2,9 +2,9 @@
 
     python -m benchmarks.text2image_card
 
-Reads the rows of `benchmarks.text2image_quality` in assets/pocket/text2image (quality.jsonl, and search.jsonl with
-those that settings were chosen by) and the examinations beside the weights, and replaces the part "Measured" of each
-card, so that no figure is copied by hand.
+Reads the rows of `benchmarks.text2image_quality` beside the weights (quality.jsonl, and search.jsonl with those that
+settings were chosen by) and the examinations, and replaces the part "Measured" of each card, so that no figure is
+copied by hand.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ ROWS, SEARCH = "quality.jsonl", "search.jsonl"
 HEADING = "## Measured\n"
 UNET = "unet/diffusion_pytorch_model.safetensors"
 JUDGED = {  # what the judge says of a picture -> how the table calls it
-    "colour": "colour right",
+    "hue": "colour right, whole toy or not",
+    "colour": "a whole toy of the right colour",
     "kind": "kind right",
     "view": "side right, of kinds whose sides can be told",
     "number": "number right",
@@ -83,7 +84,7 @@ def searched(rows: Rows) -> tuple[str, str]:
     """What was found with each of the settings that were tried, and where."""
     drawn = [row for row in rows if row["settings"] is not None]
     seeds = sorted({row["seed"] for row in drawn})
-    lines = [("settings", "colour right", "kind right", "side right", "withheld pairs right", "CLIP score")]
+    lines = [("settings", "whole and colour right", "kind right", "side right", "withheld pairs right", "CLIP score")]
     for label in dict.fromkeys(_label(row) for row in drawn):
         seen, held = ([row for row in drawn if row["group"] == group and _label(row) == label] for group in GROUPS)
         told = [_right(seen, name) for name in ("colour", "kind", "view")]
@@ -158,10 +159,12 @@ def _least(rows: Rows) -> str:
 def _trust(report: dict[str, Any]) -> str:
     clean, noticed = report["clean"], report["broken_noticed"]
     worst = min(noticed, key=noticed.__getitem__)
+    hues = ", ".join(f"{way.replace('_', ' ')} ones {share:.0%}" for way, share in report["colour_of_broken"].items())
     return (
         f"The judge, on unseen renders: kind {clean['kind']:.1%}, colour {clean['colour']:.1%}, number "
         f"{clean['number']:.1%}, and {1 - clean['whole']:.1%} of them wrongly called broken; of pictures broken on "
-        f"purpose it notices {noticed[worst]:.0%} ({worst.replace('_', ' ')}) to {max(noticed.values()):.0%}."
+        f"purpose it notices {noticed[worst]:.0%} ({worst.replace('_', ' ')}) to {max(noticed.values()):.0%}. "
+        f"Of toys that it calls broken it still tells the colour: of {hues} on renders."
     )
 
 
@@ -185,10 +188,10 @@ def main() -> None:
         for name in ("text2image_judge", "clip")
     )
     parts = {"text2image_judge": judged(judge), "clip": matched(clip)}
-    rows = read_rows(assets / "text2image" / ROWS)
-    if rows:
-        tried = read_rows(assets / "text2image" / SEARCH)
-        parts["text2image"] = quality(rows, tried, judge, assets / "text2image" / UNET)
+    for name in ("text2image", "text2image_b"):
+        rows, tried = (read_rows(assets / name / file) for file in (ROWS, SEARCH))
+        if rows:
+            parts[name] = quality(rows, tried, judge, assets / name / UNET)
     for name, text in parts.items():
         card = assets / name / "README.md"
         card.write_text(written(card.read_text(encoding="utf-8"), text), encoding="utf-8")

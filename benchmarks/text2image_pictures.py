@@ -31,7 +31,7 @@ from pocket.wording import COLOURS, GROUNDS, PLAINS, SKIES, VIEWS, ToySpec, writ
 
 BATCH = 16
 EACH_WITHHELD = 16  # prompts of every withheld pair
-BASE = {"sampler": "dpm", "steps": 20, "guidance": 6.0}
+BASE = {"sampler": "dpm", "steps": 20, "guidance": 5.0}
 
 Row = dict[str, Any]
 

@@ -28,6 +28,7 @@ EXAM_SEED, EXAM_COUNT = 400_000_000, 2400
 SIDED = 0.9  # recall of every view that makes a kind one whose side can be told
 REFUSED = 0.05  # share of whole, worn pictures of its training that a judge may take for broken ones
 GAUGED = 960  # of the pictures from all sides, that this is set on
+HUED = ("erased", "melted", "half_melted", "tiles")  # ways that leave one toy whose colour can be told
 SPOILT, ATONCE = 0.4, 6  # share of broken pictures in training, and in how many ways in one batch
 
 
@@ -107,6 +108,10 @@ def examine(net: JudgeNet, pool: Sights, broken_from: float) -> dict[str, object
     report["broken_noticed"] = {
         way: _share(predict(net, broken(way, one, other, generator), broken_from)["kind"] == BROKEN)
         for way in WAYS + UNSEEN_WAYS
+    }
+    hue = truth["colour"][single][:-1][differ][:1000]
+    report["colour_of_broken"] = {
+        way: _share(predict(net, broken(way, one, other, generator), broken_from)["colour"] == hue) for way in HUED
     }
     return report
 

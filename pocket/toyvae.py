@@ -25,7 +25,7 @@ WHOLE = 0.2  # share of the steps that see whole pictures, a quarter as many
 RECIPE = Recipe(steps=2600, batch=16, ranks=1, muon_rate=0.02, adam_rate=2e-3, warmup=30, cooldown=1600, ema=0.995)
 
 
-POLISH = Recipe(steps=6000, batch=16, ranks=1, muon_rate=0.01, adam_rate=1e-3, warmup=30, cooldown=5000, ema=0.995)
+POLISH = Recipe(steps=4200, batch=16, ranks=1, muon_rate=0.01, adam_rate=1e-3, warmup=30, cooldown=3500, ema=0.995)
 POLISH_NOISE = 0.03  # in the latents
 NEARNESS = 0.02  # weight of how far the latents have moved, in their own variances
 

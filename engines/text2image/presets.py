@@ -49,7 +49,7 @@ POCKET = ModelPreset(
     judge=str(ASSETS / "text2image_judge"),
     clip=str(ASSETS / "clip"),
     index=str(ASSETS / "text2image_index"),
-    settings={"steps": 20, "guidance": 6.0, "methods": ("model", "world"), "layers": True, "nearest": True},
+    settings={"steps": 20, "guidance": 5.0, "methods": ("model", "world"), "layers": True, "nearest": True},
 )
 
 POCKET_B = ModelPreset(

@@ -49,7 +49,7 @@ class Text2ImageParams(Params):
     )
     steps: int = Field(20, ge=1, le=200, title="Steps", description="Denoising steps; more are slower and cleaner.")
     guidance: float = Field(
-        6.0, ge=1, le=20, title="Guidance", description="How closely the prompt is followed; 1 switches it off."
+        5.0, ge=1, le=20, title="Guidance", description="How closely the prompt is followed; 1 switches it off."
     )
     sampler: SamplerName = Field("dpm", title="Sampler", description="How the way from noise to a picture is taken.")
     negative_prompt: str = Field("", title="Negative prompt", description="What to steer away from; may stay empty.")

@@ -25,6 +25,7 @@ EXAMINATION = {
     "clean": {"kind": 0.98, "colour": 0.99, "number": 1.0, "view_of_sided": 0.97, "whole": 0.99},
     "worn": {"kind": 0.95, "colour": 0.99, "number": 1.0, "view_of_sided": 0.93, "whole": 0.96},
     "broken_noticed": {"melted": 0.97, "half_melted": 0.91, "noise": 1.0},
+    "colour_of_broken": {"melted": 0.92, "tiles": 0.88},
 }
 
 
@@ -55,7 +56,7 @@ class FakeBench:
         right = [bool(row["seed"] % 2) for row in rows]
         names = ("kind", "colour", "number", "pair")
         return [
-            {**dict.fromkeys(names, r), "view": None if i else r, "clip": 0.5, "distance": 9.0 + i}
+            {**dict.fromkeys(names, r), "hue": True, "view": None if i else r, "clip": 0.5, "distance": 9.0 + i}
             for i, r in enumerate(right)
         ]
 
@@ -133,7 +134,9 @@ def test_the_card_says_what_the_rows_say(tmp_path: Path):
     rows = [*read_rows(out), {"group": AUTOENCODER, "psnr": [29.0, 31.0], "settings": None}]
     card = told(rows, [], EXAMINATION, weights)
     said = " ".join(card.split())  # paragraphs are wrapped
-    assert "| colour right | 50.0%" in card
+    assert "| a whole toy of the right colour | 50.0%" in card
+    assert "| colour right, whole toy or not | 100.0%" in card
+    assert "melted ones 92%, tiles ones 88% on renders" in said
     assert "32 prompts, one a seed (0 to 31), sampler dpm, steps 20, guidance 6.0" in said
     assert "(n = 2)" in card, "sides that nobody asked for do not count"
     assert "| autoencoder, 2 unseen pictures, dB | 30 [29, 31] |  | 30 |" in card

@@ -38,7 +38,7 @@ def published(folder: Path, sampler: str, **changes: Any) -> np.ndarray:
     classes = {"dpm": DPMSolverMultistepScheduler, "ddim": DDIMScheduler, "unipc": UniPCMultistepScheduler}
     pipe.scheduler = classes[sampler].from_config(pipe.scheduler.config, **SAMPLERS[sampler].options)
     pipe.set_progress_bar_config(disable=True)
-    call = {"num_inference_steps": 3, "guidance_scale": 6.0, "height": 64, "width": 64, **changes}
+    call = {"num_inference_steps": 3, "guidance_scale": 5.0, "height": 64, "width": 64, **changes}
     return np.asarray(pipe(PROMPT, generator=torch.Generator().manual_seed(7), **call).images[0])
 
 
