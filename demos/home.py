@@ -121,5 +121,10 @@ def _figure(spec: EngineSpec, item: dict[str, Any], inner: str) -> str:
 def _measured(spec: EngineSpec, metrics: dict[str, Any]) -> str:
     """The first numbers of a result in words, as `: objects 4, horizons 2`."""
     numbers = [(metric.title, metrics.get(name)) for name, metric in spec.metrics.items() if metric.better]
-    shown = [f"{title.lower()} {value:.3g}" for title, value in numbers if isinstance(value, (int, float))]
+    shown = [f"{title.lower()} {_said(value)}" for title, value in numbers if isinstance(value, (int, float))]
     return ": " + ", ".join(shown[:2]) if shown else ""
+
+
+def _said(value: float) -> str:
+    """A number, or whether something holds."""
+    return ("yes" if value else "no") if isinstance(value, bool) else f"{value:.3g}"
