@@ -33,7 +33,7 @@ def lesson(seed: int) -> Scene | Portrait:
 
 def toys(seed: int) -> Scene:
     """A scene of toys: one of a withheld pair gets the next colour that may be seen."""
-    scene = _sided(seed) if seed >= SIDED else sample_scene(seed)
+    scene = sided(seed, PAIRS) if seed >= SIDED else sample_scene(seed)
     colour = COLOURS.index(scene.colour)
     while (scene.kind, COLOURS[colour]) in WITHHELD:
         colour = (colour + 1) % len(COLOURS)
@@ -45,7 +45,8 @@ def portrait(person: int, picture: int) -> Portrait:
     return people.sample(person, person * 97 + picture)
 
 
-def _sided(seed: int) -> Scene:
+def sided(seed: int, pairs: float) -> Scene:
+    """Any kind from any of the four sides alike, withheld pairs too; two toys in a share of `pairs`."""
     rng = np.random.default_rng(seed)
     kind, view = str(rng.choice(KINDS)), str(rng.choice(VIEWS))
-    return sample_scene(rng, ToySpec(kind, view=view, number=2 if rng.random() < PAIRS else 1))
+    return sample_scene(rng, ToySpec(kind, view=view, number=2 if rng.random() < pairs else 1))

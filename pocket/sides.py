@@ -14,8 +14,8 @@ import numpy as np
 from tqdm import tqdm
 
 from pocket import toypool
-from pocket.toys import KINDS
-from pocket.wording import VIEWS, ToySpec
+from pocket.lessons import sided
+from pocket.wording import ToySpec
 from pocket.world import Scene, render, sample_scene
 
 BATCH = 480  # pictures rendered at once: enough of every kind to fill the tracer's chunks
@@ -38,11 +38,7 @@ class Sights:
 
 def scene_of(seed: int) -> Scene:
     """The scene of a seed: even seeds as the world draws them, odd ones from any of the four sides alike."""
-    if seed % 2 == 0:
-        return sample_scene(seed)
-    rng = np.random.default_rng(seed)
-    kind, view = str(rng.choice(KINDS)), str(rng.choice(VIEWS))
-    return sample_scene(rng, ToySpec(kind, view=view, number=2 if rng.random() < PAIRS else 1))
+    return sided(seed, PAIRS) if seed % 2 else sample_scene(seed)
 
 
 def pictures_of(scenes: Iterable[Scene], side: int = 64) -> np.ndarray:  # uint8 [N, side, side, 3]

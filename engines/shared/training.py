@@ -153,9 +153,8 @@ def _learn(
     barrier: Barrier,
 ) -> None:
     """One rank: its share of every batch, the mean gradient, the same step as everybody."""
-    student = (
-        copy.deepcopy(source).to(shared.device).train()
-    )  # parameters in shared memory must not be trained by two processes
+    # a copy: parameters in shared memory must not be trained by two processes
+    student = copy.deepcopy(source).to(shared.device).train()
     weights = list(student.parameters())
     optimiser, average = optimisers(student, recipe, hidden), [weight.detach().clone() for weight in weights]
     base = [group["lr"] for part in optimiser for group in part.param_groups]
