@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from studio.settings import GIB, Settings, SettingsError, table
+from studio.settings import GIB, Settings, SettingsError, quiet_libraries, table
 
 
 def test_defaults_listen_on_this_machine_only():
@@ -68,3 +69,14 @@ def test_every_setting_has_help():
     for variable, _default, text in table():
         assert variable.startswith("ATELIER_") or variable in SET_BY_A_SPACE
         assert text.endswith(".")
+
+
+def test_waiting_threads_sleep_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    for said, found in ((None, "PASSIVE"), ("ACTIVE", "ACTIVE")):
+        os.environ.pop("OMP_WAIT_POLICY", None)
+        if said:
+            os.environ["OMP_WAIT_POLICY"] = said
+        quiet_libraries()
+        assert os.environ["OMP_WAIT_POLICY"] == found
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
