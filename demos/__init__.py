@@ -21,6 +21,7 @@ TABS = {
     "ultraimage": "demos.ultraimage",
     "text2image": "demos.text2image",
     "prolificdreamer": "demos.prolificdreamer",
+    "ultravico": "demos.ultravico",
 }  # engine -> module with build(panel, spec)
 
 

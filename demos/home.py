@@ -35,7 +35,6 @@ COMING = {
     "crm": ("CRM", "From one picture to a textured mesh."),
     "flexworld": ("FlexWorld", "From one picture to a 3D scene to walk through."),
     "controlvideo": ("ControlVideo", "A clip and a sentence give the edited clip."),
-    "ultravico": ("UltraViCo", "Videos longer than the model was trained for."),
     "i2v_leakage": ("Conditional image leakage", "Videos from a picture that move as much as they should."),
     "rid": ("RID", "Portraits protected against imitation, in real time."),
 }
