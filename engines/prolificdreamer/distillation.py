@@ -84,7 +84,7 @@ class Distiller:
         self.pace = 1.0  # factor on the rate of phi; halved after a step that gave no numbers
         self.optimiser = None
         if estimator is not None:
-            self.optimiser = torch.optim.AdamW(estimator.parameters, lr=self.learning.rate)
+            self.optimiser = torch.optim.AdamW(estimator.parameters, lr=self.learning.rate, fused=True)
 
     # -- the particles ---------------------------------------------------------------------------------------------
 

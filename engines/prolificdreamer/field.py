@@ -21,6 +21,7 @@ NORMAL_STEP = 0.01  # of the differences that give normals, in the unit of the p
 INSIDE = 5 / 6  # radius within which a scene with a centred object starts as an object
 BACKGROUND_DEGREE = 4
 FLOOR_CELLS = 32  # a side of the learned floor
+NO_SHADOW = 0.003  # of the floor at the start; at 0 nothing would ever change
 FLOOR_REACH = 2.0  # half its side, in bounds
 GREY = 0.5  # what a picture is compared over, and what is behind a render where nothing is said
 
@@ -166,19 +167,23 @@ class _Sky(nn.Module):
 
 
 class _Floor(nn.Module):
-    """A colour for the sky and a picture on the ground: shadows lie there instead of becoming part of the object."""
+    """One colour, and how much of it a shadow on the ground leaves: it lies there instead of being part of the object.
+
+    A ground of any colour would also show what is as pale as the walls of a house: looking through the object from
+    all sides, one sees the same spot.
+    """
 
     def __init__(self, config: FieldConfig) -> None:
         super().__init__()
-        start = torch.logit(torch.tensor(config.backdrop).clamp(0.01, 0.99))
-        self.sky = nn.Parameter(start.clone())
-        self.ground = nn.Parameter(torch.zeros(1, 3, FLOOR_CELLS, FLOOR_CELLS))
+        self.sky = nn.Parameter(torch.logit(torch.tensor(config.backdrop).clamp(0.01, 0.99)))
+        self.shadow = nn.Parameter(torch.full((1, 1, FLOOR_CELLS, FLOOR_CELLS), NO_SHADOW))
         self.height, self.reach = config.floor, FLOOR_REACH * config.bound
 
     def forward(self, o: Tensor, d: Tensor) -> Tensor:  # [R, 3]
-        """Ground and sky share the colour far away; the picture is what differs from it near the object."""
+        """The same colour far away and near, darker where the shadow lies."""
         t = (self.height - o[:, 1]) / d[:, 1].clamp(max=-1e-6)
         down = d[:, 1] < -1e-6
         spot = (o + t[:, None] * d)[:, [0, 2]] / self.reach
-        seen = F.grid_sample(self.ground, spot[None, None], padding_mode="zeros", align_corners=True)[0, :, 0].T
-        return torch.sigmoid(self.sky + torch.where(down[:, None], seen, torch.zeros_like(seen)))
+        seen = F.grid_sample(self.shadow, spot[None, None], padding_mode="zeros", align_corners=True).flatten()
+        light = torch.exp(-torch.where(down, seen, torch.zeros_like(seen)).square())  # of either sign: never above 1
+        return torch.sigmoid(self.sky) * light[:, None]
