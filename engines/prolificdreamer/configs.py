@@ -62,7 +62,7 @@ def times_of(params: ProlificDreamerParams, part: Part) -> TimeRange:
         return TimeRange(params.t_min, late, late, -1)
     anneal = -1
     if params.anneal:
-        anneal = steps // 5 if params.anneal_step is None else params.anneal_step * _each(params, part)
+        anneal = 3 * steps // 5 if params.anneal_step is None else params.anneal_step * _each(params, part)
     return TimeRange(
         params.t_min,
         params.t_max,

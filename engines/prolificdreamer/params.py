@@ -88,13 +88,17 @@ class ProlificDreamerParams(Params):
     t_min: float = Field(0.02, ge=0, lt=1, title="Least time", description="Share of the noise schedule.")
     t_max: float = Field(0.98, gt=0, le=1, title="Largest time", description="Share of the noise schedule, at first.")
     t_max_late: float = Field(
-        0.5, gt=0, le=1, title="Largest time, late", description="After annealing: only details are changed then."
+        _OURS["t_max_late"],
+        gt=0,
+        le=1,
+        title="Largest time, late",
+        description="After annealing: only details are changed then; published: 0.5.",
     )
     anneal: bool = Field(
         True, title="Anneal times", description="Off: the largest time stays. Some prompts like that."
     )
     anneal_step: int | None = Field(
-        None, ge=0, title="Anneal at step", description="Published: 5000 of 25000; empty: a fifth of the steps."
+        None, ge=0, title="Anneal at step", description="Published: 5000 of 25000; empty: after three fifths."
     )
     time_mode: Literal["step", "ramp", "sqrt"] = Field(
         "step", title="Way of annealing", description="At once, linearly to the end, or one falling timestep (HiFA)."
@@ -195,10 +199,12 @@ class ProlificDreamerParams(Params):
     sparsity: Schedule = Field((0.0,), title="Sparsity", description=f"threestudio: 10. {KNOTS}")
     opaque: Schedule = Field((0.0,), title="Opaque", description=f"All or nothing; threestudio: 1000 late. {KNOTS}")
     z_variance: Schedule = Field((0.0,), title="Variance of depth", description=f"HiFA. {KNOTS}")
-    smoothness: Schedule = Field((0.0,), title="Smoothness", description=f"Total variation of the grid. {KNOTS}")
+    smoothness: Schedule = Field(
+        _OURS["smoothness"], title="Smoothness", description=f"Total variation of the grid. {KNOTS}"
+    )
 
     # -- rates -----------------------------------------------------------------------------------------------------
-    rate_grid: float = Field(0.05, gt=0, le=1, title="Rate of the grid", description="Published: 0.01.")
+    rate_grid: float = Field(_OURS["rate_grid"], gt=0, le=1, title="Rate of the grid", description="Published: 0.01.")
     rate_decoder: float = Field(0.01, gt=0, le=1, title="Rate of the decoder", description="Published: 0.001.")
     rate_background: float = Field(0.01, gt=0, le=1, title="Rate of the background", description="Published: 0.001.")
     decay_share: float = Field(
@@ -212,7 +218,9 @@ class ProlificDreamerParams(Params):
         description="A copy of the teacher; adapters on the teacher; adapters on a second model (published); "
         "or a small U-Net without text.",
     )
-    phi_rate: float = Field(1e-3, gt=0, le=1, title="Rate of the estimator", description="Published: 0.0001.")
+    phi_rate: float = Field(
+        _OURS["phi_rate"], gt=0, le=1, title="Rate of the estimator", description="Published: 0.0001."
+    )
     phi_warmup: int = Field(
         0, ge=0, le=100_000, title="Warm-up of the estimator", description="Steps; published: 500."
     )

@@ -40,6 +40,10 @@ class ModelPreset:
 
 LARGE: dict[str, Any] = {  # what suits large models, as released
     "guidance": 7.5,
+    "t_max_late": 0.5,
+    "rate_grid": 0.01,
+    "phi_rate": 1e-4,
+    "smoothness": (0.0,),
     "scene": "",
     "radius": (1.0, 1.5),
     "fovy": (40.0, 70.0),
@@ -64,7 +68,11 @@ POCKET = ModelPreset(
     encoder_bytes=12e6,
     measured=True,
     settings={
-        "guidance": 7.5,
+        "guidance": 2.0,
+        "t_max_late": 0.6,
+        "rate_grid": 0.04,
+        "phi_rate": 3e-4,
+        "smoothness": (30.0,),
         "scene": ", on a plain grey background",
         "radius": (3.0, 3.4),
         "fovy": (42.0, 42.0),

@@ -292,6 +292,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "methods": ("vsd", "sds", "sds_50", "ancestral"),
         "particles": 8,
         "guidance": 1.0,
+        "phi_rate": 1e-3,
     },
     "toy": {"task": "toy", "model": "pocket"},
 }
