@@ -61,7 +61,9 @@ def loss(vae: AutoencoderKLWan, clips: Tensor, generator: torch.Generator) -> Te
     decoded = vae.decode(posterior.mean + spread * torch.randn(spread.shape, generator=generator).to(spread)).sample
     divergence = posterior.kl().mean() / posterior.mean[0].numel()
     tint = F.l1_loss(F.avg_pool3d(decoded, (1, 8, 8)), F.avg_pool3d(clips, (1, 8, 8)))
-    return F.l1_loss(decoded, clips) + TINT_WEIGHT * tint + KL_WEIGHT * divergence + CODE_WEIGHT * code_gap(vae, clips)
+    return (
+        F.l1_loss(decoded, clips) + TINT_WEIGHT * tint + KL_WEIGHT * divergence + CODE_WEIGHT * code_gap(vae, clips)
+    )
 
 
 def code_gap(vae: AutoencoderKLWan, clips: Tensor) -> Tensor:  # [B, 3, T, H, W] -> []
