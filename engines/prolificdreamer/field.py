@@ -167,7 +167,7 @@ class _Sky(nn.Module):
 
 
 class _Floor(nn.Module):
-    """One colour, and how much of it a shadow on the ground leaves: it lies there instead of becoming part of objects.
+    """One colour, and how much of it a shadow on the ground leaves: it lies there, not in the object.
 
     A ground of any colour would also show what is as pale as the walls of a house: looking through the object from
     all sides, one sees the same spot.
