@@ -92,6 +92,7 @@ def _steps(ctx: Context, params: QuickParams, weights: np.ndarray, number: int, 
 
 
 def _wait(ctx: Context, barrier: Path, deaf: bool) -> None:
+    barrier.with_name(f"{barrier.name}.held").touch()  # for tests that act only now
     while not barrier.exists():
         if not deaf:
             ctx.check()

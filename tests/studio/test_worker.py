@@ -135,7 +135,7 @@ def held_after(shop: Shop, step: int, **values: Any) -> tuple[str, threading.Thr
     told = {"barrier": str(shop.folder / "go"), "hold_at": step, "deaf": True, "trace": str(shop.folder / "trace")}
     job_id = shop.submit(**told, **values)
     thread, outcomes = shop.begin(shop.claim())
-    until(lambda: len(shop.trace()) == step)
+    until((shop.folder / "go.held").exists)
     return job_id, thread, outcomes
 
 
@@ -145,7 +145,7 @@ def test_stop_and_keep_keeps_what_was_saved(shop: Shop):
     job_id = shop.submit(steps=5, methods=("method", "plain"), **told)
     add_output(shop.services.artifacts, job_id, "method-0.png", "image", saved, {})
     thread, outcomes = shop.begin(shop.claim())
-    until(lambda: len(shop.trace()) == 3)
+    until((shop.folder / "go.held").exists)
     shop.services.jobs.stop(job_id)
     until(lambda: shop.bench.pulse.wish == "keep")
     (shop.folder / "go").touch()
