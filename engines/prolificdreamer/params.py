@@ -151,7 +151,7 @@ class ProlificDreamerParams(Params):
     background: Literal["learned", "floor", "none", "black", "white"] = Field(
         _OURS["background"],
         title="Background",
-        description="A network of the direction (published); a picture on the ground, so that shadows lie there; "
+        description="A network of the direction (published); one colour with a shadow on the ground; "
         "one colour; black; or white.",
     )
     backdrop: tuple[float, float, float] = Field(
