@@ -31,7 +31,6 @@ BESIDES = ("poster", "plot", "sheet")  # roles of pictures that are not shown si
 
 # The other methods of the house, in the order of the plan; each leaves this list by getting an engine.
 COMING = {
-    "prolificdreamer": ("ProlificDreamer", "From a sentence to a textured 3D object."),
     "crm": ("CRM", "From one picture to a textured mesh."),
     "flexworld": ("FlexWorld", "From one picture to a 3D scene to walk through."),
     "controlvideo": ("ControlVideo", "A clip and a sentence give the edited clip."),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from studio.contract import EngineSpec, Run
 
-NAMES = ("ultraimage", "text2image", "ultravico")  # those with a page
+NAMES = ("ultraimage", "text2image", "prolificdreamer", "ultravico")  # those with a page
 KERNELS = (
     "ultraimage",
     "ultravico",

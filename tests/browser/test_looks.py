@@ -15,6 +15,7 @@ PAGES = {
     "/": "Not here yet",
     "/ultraimage": "UltraImage",
     "/text2image": "Pocket lab",
+    "/prolificdreamer": "ProlificDreamer",
     "/ultravico": "UltraViCo",
     "/quick_engine": "Quick",
     "/jobs": "My jobs",
