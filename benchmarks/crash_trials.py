@@ -58,6 +58,17 @@ REAL: dict[str, dict[str, Any]] = {
         "nearest": False,
     },
     "ultraimage": {"prompt": "a red ring under a pale sky", "scale": 1.25, "steps": 6, "methods": ["ultraimage"]},
+    "ultravico": {"prompt": "a small red ball moving right", "ratio": 1.25, "steps": 6, "methods": ["ultravico"]},
+    "prolificdreamer": {
+        "prompt": "a red car",
+        "methods": ["vsd"],
+        "iterations": 12,
+        "checkpoint_every": 3,
+        "mesh_grid": 24,
+        "texture_size": 64,
+        "frames": 8,
+        "formats": ["glb", "video"],
+    },
 }
 STORE_TRIALS = 20  # that share a store
 LENGTH_S = {False: 1.5, True: 12.0}  # of the quick jobs and of real ones, about, on one core
