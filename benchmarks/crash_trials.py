@@ -71,6 +71,7 @@ REAL: dict[str, dict[str, Any]] = {
     },
 }
 STORE_TRIALS = 20  # that share a store
+DISK_MB = {False: 64, True: 1024}  # of the quick engine's store and of a real one, whose checkpoints are larger
 LENGTH_S = {False: 1.5, True: 12.0}  # of the quick jobs and of real ones, about, on one core
 WAIT_S = 1200.0  # a crowded machine may start workers slowly
 
@@ -279,9 +280,9 @@ class Quiet:
 
 
 @contextlib.contextmanager
-def opened(settings: Settings, mean: float, *, mount: bool) -> Iterator[House]:
+def opened(settings: Settings, mean: float, megabytes: int, *, mount: bool) -> Iterator[House]:
     """A fresh house on a small disk of its own, if that is allowed here."""
-    with small_disk(64, allowed=mount) as (folder, mounted):
+    with small_disk(megabytes, allowed=mount) as (folder, mounted):
         house = House(settings.replace(home=folder / "home"), mean=mean, disk=mounted)
         try:
             yield house
@@ -326,7 +327,8 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
         chance = random.Random(f"{options.seed}-{batch[0]}")
         mean, crew = chance.choice((0.0, 120.0)), chance.choice((1, 2))
         mine = settings if options.real else settings.replace(devices=settings.devices[:crew])
-        with opened(mine, 0.0 if options.real else mean, mount=options.mount) as house:
+        fragility = 0.0 if options.real else mean
+        with opened(mine, fragility, DISK_MB[options.real], mount=options.mount) as house:
             driver = Driver(house, quiet)
             for number in batch:
                 plan = draw(number, options.seed, real=options.real, length=length)
