@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -130,10 +130,16 @@ def test_a_cancel_is_heard_at_the_next_step(shop: Shop):
     assert shop.services.jobs.get(job_id).state == "cancelled"
 
 
-def held_after(shop: Shop, step: int, **values: Any) -> tuple[str, threading.Thread, list[Outcome]]:
-    """A running job that has computed `step` steps and waits for the file "go" without looking at wishes."""
+def held_after(
+    shop: Shop, step: int, before: Callable[[str], None] = lambda job_id: None, **values: Any
+) -> tuple[str, threading.Thread, list[Outcome]]:
+    """A running job that has computed `step` steps and waits for the file "go" without looking at wishes.
+
+    `before` is called with its id while it still waits.
+    """
     told = {"barrier": str(shop.folder / "go"), "hold_at": step, "deaf": True, "trace": str(shop.folder / "trace")}
     job_id = shop.submit(**told, **values)
+    before(job_id)
     thread, outcomes = shop.begin(shop.claim())
     until((shop.folder / "go.held").exists)
     return job_id, thread, outcomes
@@ -141,11 +147,11 @@ def held_after(shop: Shop, step: int, **values: Any) -> tuple[str, threading.Thr
 
 def test_stop_and_keep_keeps_what_was_saved(shop: Shop):
     saved = shop.services.artifacts.put(b"the first picture", media_type="image/png")
-    told = {"barrier": str(shop.folder / "go"), "hold_at": 3, "deaf": True, "trace": str(shop.folder / "trace")}
-    job_id = shop.submit(steps=5, methods=("method", "plain"), **told)
-    add_output(shop.services.artifacts, job_id, "method-0.png", "image", saved, {})
-    thread, outcomes = shop.begin(shop.claim())
-    until((shop.folder / "go.held").exists)
+
+    def save(job_id: str) -> None:
+        add_output(shop.services.artifacts, job_id, "method-0.png", "image", saved, {})
+
+    job_id, thread, outcomes = held_after(shop, 3, save, steps=5, methods=("method", "plain"))
     shop.services.jobs.stop(job_id)
     until(lambda: shop.bench.pulse.wish == "keep")
     (shop.folder / "go").touch()
