@@ -24,6 +24,13 @@ def text2image(work: Path, out: Path, resume: bool) -> None:
     recipe.train_everything(out.name, work, out, resume)
 
 
+def portraits(work: Path, out: Path, resume: bool) -> None:
+    """A text-to-image model, taught people."""
+    from pocket import portraits as recipe
+
+    recipe.train_everything(work, out, resume)
+
+
 def text2image_judge(work: Path, out: Path, resume: bool) -> None:
     """The judge of toys."""
     from pocket import toyjudge as recipe
@@ -60,7 +67,7 @@ def rid_identity(work: Path, out: Path, resume: bool) -> None:
 
 
 def rid(work: Path, out: Path, resume: bool) -> None:
-    """The defenders, against both text-to-image models."""
+    """The defenders, against both portrait models."""
     from pocket import rid as recipe
 
     recipe.train_everything(work, out, resume)
@@ -70,6 +77,8 @@ RECIPES: dict[str, Callable[[Path, Path, bool], None]] = {
     "ultraimage": ultraimage,
     "text2image": text2image,
     "text2image_b": text2image,
+    "portraits": portraits,
+    "portraits_b": portraits,
     "text2image_judge": text2image_judge,
     "clip": clip,
     "text2image_index": text2image_index,

@@ -1,6 +1,6 @@
 """The recipe of the pocket defender: what it is built of, what it learns from, and at which budgets.
 
-One network a budget, each started from the next larger one, against both pocket text-to-image models, with targets
+One network a budget, each started from the next larger one, against both pocket portrait models, with targets
 found by search. The pictures are those the identity embedder is trained on; everybody who is examined later has seeds
 of their own. Knows how to train; knows nothing of thieves.
 """
@@ -23,7 +23,7 @@ from pocket import identity
 SHAPE = (64, 8, 192, 5, 6)  # pixels, patch, width, depth, heads
 BUDGETS = (24.0, 12.0, 6.0)  # grey levels, the largest first
 LEVELS = 127.5  # of 255 per unit of [-1, 1]
-SURROGATES = ("text2image", "text2image_b")
+SURROGATES = ("portraits", "portraits_b")
 TARGETS = 64  # pictures whose perturbation is searched for
 ROUNDS, INNER = 10, 3  # of the search
 RECIPES = {

@@ -30,7 +30,7 @@ TEXT_WIDTH = 128
 LENGTH = 24  # tokens of a prompt, begin and end included
 VOCABULARY = 160  # rows of the embedding; words may be added without training anew what is known
 DROP = 0.1  # captions replaced by the empty one, for classifier-free guidance
-PEOPLE = 0.2  # share of every batch
+PEOPLE = 0.2  # share of every batch, unless told otherwise
 WIDTHS = {"text2image": (48, 80, 112), "text2image_b": (40, 64, 96)}
 RECIPE = Recipe(steps=8500, batch=32, ranks=1, cooldown=3400, muon_rate=0.01, adam_rate=1.5e-3, ema=0.998)
 RECIPES = {"text2image": RECIPE, "text2image_b": replace(RECIPE, seed=RECIPE.seed + 1, steps=2700, cooldown=1400)}
@@ -94,6 +94,7 @@ class CaptionedLatents:
     latents: list[Path]
     people: list[Path] = field(default_factory=list)  # shards of `peoplepool`
     people_latents: list[Path] = field(default_factory=list)
+    share: float = PEOPLE
     pool: Pool | None = None
     encoded: Tensor | None = None  # float16 [N, 4, 16, 16]
     persons: tuple[Tensor, Tensor, tuple[PersonSpec, ...]] | None = None  # latents, layouts, truths
@@ -107,7 +108,7 @@ class CaptionedLatents:
                 encoded = torch.cat([load_file(path)["latents"] for path in self.people_latents])
                 self.persons = (encoded, *peoplepool.load(self.people))
         rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
-        some = round(count * PEOPLE) if self.persons is not None else 0
+        some = round(count * self.share) if self.persons is not None else 0
         chosen = rng.integers(len(self.pool), size=count - some)
         spoken = [write(toypool.speak(self.pool.truths[index], rng)) for index in chosen]
         which = torch.from_numpy(chosen)
@@ -187,8 +188,15 @@ def train_everything(name: str, work: Path, out: Path, resume: bool, log: Callab
 
     Pictures and autoencoder are shared by both models, next to `work`.
     """
-    recipe = RECIPES[name]
-    folder = work.parent
+    batches, autoencoder = material(work.parent, resume, log)
+    student = build_student(WIDTHS[name], RECIPES[name].seed)
+    teach(student, batches, RECIPES[name], work, resume, log)
+    export(student, autoencoder, out)
+    log(f"exported to {out}")
+
+
+def material(folder: Path, resume: bool, log: Callable[[str], None]) -> tuple[CaptionedLatents, AutoencoderKL]:
+    """What the models learn from, and the autoencoder that encodes it; made in `folder` where it is not there yet."""
     toys = [file for sort in (lessonpool.TOYS, lessonpool.SIDED) for file in sort.files(folder, resume, log)]
     people = lessonpool.PEOPLE.files(folder, resume, log)
     autoencoder = _autoencoder(folder / "toyvae", toys, people, resume, log)
@@ -196,13 +204,22 @@ def train_everything(name: str, work: Path, out: Path, resume: bool, log: Callab
     for file, path in latents.items():
         if not (resume and path.exists()):
             encode(file, path, autoencoder)
-    student = build_student(WIDTHS[name], recipe.seed)
-    log(f"{name}: {recipe.steps} steps of {recipe.batch}; progress in {work / 'log.txt'}")
     batches = CaptionedLatents(toys, [latents[file] for file in toys], people, [latents[file] for file in people])
+    return batches, autoencoder
+
+
+def teach(
+    student: DiffusionStudent,
+    batches: CaptionedLatents,
+    recipe: Recipe,
+    work: Path,
+    resume: bool,
+    log: Callable[[str], None],
+) -> None:
+    """Train the student in place, to the average of its last weights."""
+    log(f"{work.name}: {recipe.steps} steps of {recipe.batch}; progress in {work / 'log.txt'}")
     train(student, Denoising(batches), recipe, work, hidden, resume and (work / "state.pt").exists())
     load_average(work, student)
-    export(student, autoencoder, out)
-    log(f"exported to {out}")
 
 
 def _autoencoder(

@@ -55,8 +55,8 @@ class ModelPreset:
 
 SURROGATES = {
     "pocket": Surrogate(
-        title="Pocket text-to-image model",
-        repo=str(ASSETS / "pocket" / "text2image"),
+        title="Pocket portrait model",
+        repo=str(ASSETS / "pocket" / "portraits"),
         revision="",
         fallbacks=(),
         licence="Apache-2.0",

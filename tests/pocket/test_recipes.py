@@ -12,7 +12,7 @@ from diffusers import StableDiffusionPipeline, WanPipeline
 from engines.shared.training import Recipe, train
 from engines.text2image.train import Denoising, alphas_cumprod, denoising_loss
 from engines.ultravico import train as video
-from pocket import clipvae, lessons, text2image, toypool, toyvae, ultravico
+from pocket import clipvae, lessons, peoplepool, portraits, text2image, toypool, toyvae, ultravico
 from pocket.toypool import speak
 from pocket.wording import write
 
@@ -128,3 +128,28 @@ def test_the_video_model_loads_and_draws(clip_shard: Path, tmp_path: Path):
         ["a red ball", ""], do_classifier_free_guidance=False, max_sequence_length=ultravico.LENGTH
     )
     torch.testing.assert_close(mine, theirs, atol=2e-2, rtol=2e-2)
+
+
+def test_a_portrait_model_goes_on_from_the_shipped_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(text2image.WIDTHS, "text2image", SMALL)
+    shipped = text2image.build_student(SMALL, 3)
+    text2image.export(shipped, toyvae.build(), tmp_path)
+    student = portraits.begin(tmp_path, "portraits")
+    for mine, theirs in ((student.unet, shipped.unet), (student.text, shipped.text)):
+        for name, weight in mine.state_dict().items():
+            torch.testing.assert_close(weight, theirs.state_dict()[name].float(), rtol=1e-3, atol=1e-6)
+            assert weight.dtype == theirs.state_dict()[name].dtype
+
+
+def test_a_batch_has_its_share_of_people(toys: tuple[Path, Path], tmp_path: Path):
+    peoplepool.fill(tmp_path / "0.safetensors", 200_000_000, 1)
+    torch.manual_seed(0)
+    text2image.encode(tmp_path / "0.safetensors", tmp_path / "latents.safetensors", toyvae.build().eval())
+    files = ([toys[0]], [toys[1]], [tmp_path / "0.safetensors"], [tmp_path / "latents.safetensors"])
+    person = text2image.build_words()("person").input_ids[1]
+    for share, some in ((0.2, 2), (0.9, 9)):
+        batches = text2image.CaptionedLatents(*files, share=share)
+        _, tokens, _ = batches.draw(10, torch.Generator().manual_seed(0))
+        whole = tokens[(tokens != text2image.encode_captions([""])).any(1)]  # a caption in ten is dropped
+        people = int((whole == person).any(1).sum())
+        assert some - 3 <= people <= some
