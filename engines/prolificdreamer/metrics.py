@@ -20,6 +20,7 @@ from pocket.world import Scene, render, sample_scene
 
 COARSE = 8  # pixels a side at which variety is measured, so that noise does not count as variety
 SMALL = 32  # pixels a side at which renders are compared with the truth
+OPAQUE = 0.5  # cover from which a pixel belongs to a silhouette
 GREY = 0.5  # what both are compared over
 AROUND = 8  # views of an object that are measured
 COMPASS = 36  # directions among which the most similar one is looked for
@@ -114,7 +115,10 @@ def of_object(
     theta: float,
     fovy: float,
 ) -> dict[str, float | bool | None]:
-    """Silhouette, colours and sides of an object against the truth; sharpness and clipping in any case."""
+    """Silhouette, colours and sides of an object against the truth; sharpness and clipping in any case.
+
+    A silhouette is what is covered by more than half, so that soft edges are judged by where they lie.
+    """
     size = (SMALL, SMALL)
     picture = F.adaptive_avg_pool2d(torch.from_numpy(colour).float(), size).numpy()
     inside = F.adaptive_avg_pool2d(torch.from_numpy(cover)[:, None].float(), size)[:, 0].numpy()
@@ -127,10 +131,10 @@ def of_object(
     if truth is None:
         return found
     true_colour, true_cover = truth
-    both, either = np.minimum(inside, true_cover).sum(), np.maximum(inside, true_cover).sum()
+    here, there = inside > OPAQUE, true_cover > OPAQUE
     error = side_error(picture, prompt, radius, theta, fovy)
     return found | {
-        "iou": float(both / max(either, 1e-6)),
+        "iou": float((here & there).sum() / max((here | there).sum(), 1)),
         "rmse": float(np.sqrt(np.square(picture - true_colour).mean())),
         "side_error": error,
         "consistent": error is not None and error <= AGREES,
@@ -142,7 +146,7 @@ def sharpness(picture: np.ndarray, cover: np.ndarray) -> float:  # [n, 3, S, S],
     """Mean length of the slope of brightness where the object is, in levels a pixel."""
     grey = picture.mean(axis=1)
     slope = np.hypot(*np.gradient(grey, axis=(1, 2)))
-    weight = np.where(cover > 0.5, 1.0, 0.0)
+    weight = np.where(cover > OPAQUE, 1.0, 0.0)
     return float((slope * weight).sum() / max(weight.sum(), 1.0))
 
 

@@ -29,6 +29,12 @@ def test_the_truth_is_true(truth: tuple[np.ndarray, np.ndarray]):
     assert found["sharpness"] == pytest.approx(found["true_sharpness"])
 
 
+def test_a_silhouette_is_what_is_covered_by_more_than_half(truth: tuple[np.ndarray, np.ndarray]):
+    colour, cover = truth
+    assert measured(colour, 0.1 + 0.8 * (cover > 0.5))["iou"] == 1
+    assert measured(colour, 0.4 * cover)["iou"] == 0
+
+
 def test_broken_objects_fail(truth: tuple[np.ndarray, np.ndarray]):
     colour, cover = truth
     many_fronts = measured(np.repeat(colour[:1], 8, axis=0), np.repeat(cover[:1], 8, axis=0))
