@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--budgets", default=",".join(f"{budget:g}" for budget in BUDGETS), help="grey levels")
     parser.add_argument("--thief", default="full", choices=["full", "lora", "inversion"])
     parser.add_argument("--purify", default="none", help="one or several, comma separated")
-    parser.add_argument("--model", default="text2image", help="folder under assets/pocket that the thief starts from")
+    parser.add_argument("--model", default="portraits", help="folder under assets/pocket that the thief starts from")
     parser.add_argument("--defender", type=Path, default=Path(MODELS["pocket"].folder), help="folder of defenders")
     parser.add_argument("--steps", type=int, help="of the thief's learning")
     parser.add_argument("--out", type=Path, default=Path("runs/rid_effect.jsonl"))

@@ -11,12 +11,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from diffusers import UNet2DConditionModel
 from transformers import CLIPTextModel
 
 from engines.shared.training import Recipe
 from engines.text2image.train import DiffusionStudent
 from pocket import text2image
+from pocket.toypool import LAYOUT
 
 BASES = {"portraits": "text2image", "portraits_b": "text2image_b"}  # what each goes on from
 SHARE = 0.9  # of every batch is people
@@ -24,21 +26,19 @@ RECIPE = Recipe(seed=51, steps=3500, batch=32, ranks=1, cooldown=2000, muon_rate
 RECIPES = {"portraits": RECIPE, "portraits_b": replace(RECIPE, seed=52, steps=2500, cooldown=1500)}
 
 
-def begin(base: Path, name: str) -> DiffusionStudent:
-    """The shipped model `base` as a student. The reader starts anew: it is not shipped."""
-    student = text2image.build_student(text2image.WIDTHS[BASES[name]], RECIPES[name].seed)
-    unet = UNet2DConditionModel.from_pretrained(base / "unet")
-    text = CLIPTextModel.from_pretrained(base / "text_encoder")
-    student.unet.load_state_dict(unet.float().state_dict())
-    student.text.load_state_dict(text.float().state_dict())
-    return student
+def begin(base: Path, seed: int) -> DiffusionStudent:
+    """The shipped model `base` as a student. The reader starts anew, from `seed`: it is not shipped."""
+    torch.manual_seed(seed)
+    unet = UNet2DConditionModel.from_pretrained(base / "unet").float()
+    text = CLIPTextModel.from_pretrained(base / "text_encoder").float()
+    return DiffusionStudent(unet, text, LAYOUT)
 
 
 def train_everything(work: Path, out: Path, resume: bool, log: Callable[[str], None] = print) -> None:
     """All stages in order; a stage whose result lies in `work` is not repeated when resuming."""
-    name = out.name
+    base, recipe = out.parent / BASES[out.name], RECIPES[out.name]
     batches, autoencoder = text2image.material(work.parent, resume, log)
-    student = begin(out.parent / BASES[name], name)
-    text2image.teach(student, replace(batches, share=SHARE), RECIPES[name], work, resume, log)
+    student = begin(base, recipe.seed)
+    text2image.teach(student, replace(batches, share=SHARE), recipe, work, resume, log)
     text2image.export(student, autoencoder, out)
     log(f"exported to {out}")

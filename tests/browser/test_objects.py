@@ -27,6 +27,7 @@ PIXELS = """(objects) => [...objects.querySelectorAll("canvas")].map((canvas) =>
 
 def ready(page: Page) -> Locator:
     """The viewer, its meshes loaded and drawn."""
+    page.locator("atelier-objects").scroll_into_view_if_needed()  # it loads what is in sight
     objects = page.locator("atelier-objects[data-ready][data-azimuth]")
     expect(objects).to_have_count(1)
     page.wait_for_function(

@@ -87,7 +87,6 @@ def test_a_long_run_is_watched_and_stopped_with_what_there_is(visit: Visit):
     page.get_by_role("button", name="Stop and keep").click()
     expect(state(page)).to_have_text("finished")
     expect(page.get_by_text("This job was stopped at step")).to_be_visible()
-    page.locator("atelier-objects").scroll_into_view_if_needed()  # it loads what is in sight
     assert drawn(page).locator("canvas").count() == 1
     assert overflow(page) <= 0
 
