@@ -31,6 +31,7 @@ from studio.errors import InvalidInput
 
 BATCH = {"cpu": 4, "cuda": 16}  # squares that go through the network at once
 REPORT = "report.csv"
+TABLE = 12  # photos up to which the numbers of each stand on the page; those of more are in the report
 
 
 def run(ctx: Context, params: RidParams) -> None:
@@ -69,9 +70,11 @@ def protect(ctx: Context, params: RidParams, given: list[Photo | Refused]) -> No
             ready = [_ready(name, file) for name, file in group]
             usable = [photo for photo in ready if isinstance(photo, Ready)]
             deltas = iter(perturbations(defender, [photo.image for photo in usable], params, ctx))
-            for photo in ready:
+            for row in ready:
                 ctx.check()
-                rows.append(_finish(ctx, params, photo, next(deltas)) if isinstance(photo, Ready) else photo)
+                if isinstance(row, Ready):
+                    row = _finish(ctx, params, row, next(deltas), of=len(given))
+                rows.append(row)
                 ctx.progress(len(rows), len(given), f"{len(rows)} of {len(given)} photos")
             ctx.checkpoint(len(rows), {"rows": rows})
     _report(ctx, params, rows, checkpoint.revision)
@@ -110,34 +113,31 @@ def _ready(name: str, file: Photo | Refused) -> Ready | dict[str, Any]:
     return {"file": file.name, "state": "refused", "why": str(file.error)}
 
 
-def _finish(ctx: Context, params: RidParams, photo: Ready, made: tuple[Tensor, Tensor]) -> dict[str, Any]:
-    """Save the protected photo, the original and the difference, all lossless; the row of the report."""
+def _finish(ctx: Context, params: RidParams, photo: Ready, made: tuple[Tensor, Tensor], of: int) -> dict[str, Any]:
+    """Save the protected photo, the original and the difference, all lossless; the row of the report.
+
+    `of` photos in all: one alone needs no name in its titles, and many have their numbers in the report only.
+    """
     picture, delta = made
     _, levels = apply_perturbation(picture, delta)
     protected = levels.permute(1, 2, 0).numpy()
     original = ((picture + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
     numbers = measured(original, protected)
-    file = f"{photo.name}.png"
-    facts = {"group": photo.source, "seed": params.seed}
     result = _with_what_it_carried(protected, photo.image, params)
-    ctx.save(
-        f"{photo.name}-original.png", "image", original, role="baseline", method="original", title="Original", **facts
-    )
-    ctx.save(
-        file, "image", result, role="method", method="rid", title="Protected", carries=list(result.info), **facts
-    )
-    ctx.metrics(file, **numbers)
+    file, whose = f"{photo.name}.png", "" if of == 1 else f"{photo.source}: "
+
+    def save(name: str, value: Any, role: str, method: str, title: str, **more: Any) -> None:
+        facts = {"role": role, "method": method, "title": f"{whose}{title}", "seed": params.seed, **more}
+        ctx.save(name, "image", value, **facts)
+
+    save(f"{photo.name}-original.png", original, "baseline", "original", "original")
+    save(file, result, "method", "rid", "protected", carries=list(result.info))
     if params.differences:
         shown = amplified(original, protected, params.budget)
-        ctx.save(
-            f"{photo.name}-difference.png",
-            "image",
-            shown,
-            role="control",
-            method="difference",
-            title=f"Difference, {127.5 / params.budget:.3g} times amplified",
-            **facts,
-        )
+        times = f"{127.5 / params.budget:.3g}"
+        save(f"{photo.name}-difference.png", shown, "control", "difference", f"difference, {times} times amplified")
+    if of <= TABLE:
+        ctx.metrics(file, **numbers)
     return {"file": photo.source, "state": "protected", "result": file, "budget": params.budget, **numbers}
 
 
