@@ -1,11 +1,13 @@
 """The autoencoder of the moving things: `AutoencoderKLWan`, four times smaller in space and in time, four channels.
 
 Trained on crops of short clips: its convolutions are local, and causal in time, so that a crop of nine frames has
-met every case that a long clip has. Knows nothing of captions.
+met every case that a long clip has. Then the decoder alone goes on, on what it still gets wrong where whole frames
+are decoded. Knows nothing of captions.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,14 @@ KL_WEIGHT = 1e-4  # per latent element
 LATENT_NOISE = 0.1  # added before decoding: what a small transformer generates is never exact
 TINT_WEIGHT = 2.0  # on 8x8 means: walls differ by a few levels
 CODE_WEIGHT = 0.3  # on the difference of the first latent frame from the next, for a picture that stands still
+
+# The second half: whole frames of short clips, and quarters of long ones.
+POLISH_SHAPES = ((13, 64), (45, 32))
+POLISH = Recipe(
+    seed=8, steps=1200, batch=2, ranks=1, muon_rate=0.01, adam_rate=1e-3, warmup=30, cooldown=900, ema=0.995
+)
+POLISH_NOISE = 0.05  # added before decoding, in deviations of the latents
+FIRST_WEIGHT = 3.0  # of the first frame, which has a latent one to itself and no past
 
 
 def build() -> AutoencoderKLWan:
@@ -76,10 +86,10 @@ def code_gap(vae: AutoencoderKLWan, clips: Tensor) -> Tensor:  # [B, 3, T, H, W]
     return F.mse_loss(still[:, :, 0], still[:, :, 1]) / still.var().detach()
 
 
-def crops(count: int, seed: int) -> np.ndarray:  # uint8 [count, T, S, S, 3], T and S one of SHAPES
-    """Crops of clips, four of five with the object in them at the middle frame."""
+def crops(count: int, seed: int, shapes: tuple[tuple[int, int], ...] = SHAPES) -> np.ndarray:
+    """Crops of clips, uint8 [count, T, S, S, 3], T and S one of `shapes`, mostly with the object at half time."""
     rng = np.random.default_rng(seed)
-    frames, size = SHAPES[rng.integers(len(SHAPES))]
+    frames, size = shapes[rng.integers(len(shapes))]
     cut = []
     for _ in range(count):
         clip = render(sample(rng), frames)
@@ -102,6 +112,47 @@ class Reconstructing:
         seed = int(torch.randint(2**40, (1,), generator=generator))
         (shown,) = beside(student, [to_tensor(crops(count, seed))])
         return {"loss": loss(student, shown, generator)}
+
+
+@dataclass
+class Decoding:
+    """The task of the second half: read what an encoder that stays has written.
+
+    What lives on its latents already, a cache of them or a transformer, then has nothing to learn anew.
+    """
+
+    vae: AutoencoderKLWan  # with the student as its decoder
+
+    def __call__(self, student: nn.Module, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Ten times the squared error, the absolute error, and that of local means; the first frame counts more."""
+        seed = int(torch.randint(2**40, (1,), generator=generator))
+        (shown,) = beside(student, [to_tensor(crops(count, seed, POLISH_SHAPES))])
+        vae = self.vae.to(shown.device)
+        vae.decoder, vae.post_quant_conv = student.decoder, student.post_quant_conv
+        with torch.no_grad():
+            latents = vae.encode(shown).latent_dist.mean
+            deviation = latents.new_tensor(vae.config.latents_std)[:, None, None, None]
+            noise = torch.randn(latents.shape, generator=generator).to(latents)
+        error = vae.decode(latents + POLISH_NOISE * deviation * noise).sample - shown
+        weight = error.new_ones(error.shape[2])
+        weight[0] = FIRST_WEIGHT
+        error = error * weight[:, None, None]
+        tint = F.avg_pool3d(error, (1, 8, 8)).abs().mean()
+        return {"loss": 10 * error.square().mean() + error.abs().mean() + TINT_WEIGHT * tint}
+
+
+def reader(vae: AutoencoderKLWan) -> nn.Module:
+    """All that decodes, as one module."""
+    return nn.ModuleDict({"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv})
+
+
+def polish(vae: AutoencoderKLWan, folder: Path, seed: int, resume: bool, log: Callable[[str], None]) -> None:
+    """Go on with the decoder alone; measure on clips from `seed` on."""
+    half = reader(vae)
+    task = Decoding(copy.deepcopy(vae).requires_grad_(False))
+    train(half, task, POLISH, folder, hidden, resume and (folder / "state.pt").exists())
+    load_average(folder, half)
+    log(f"autoencoder, polished: {psnr(vae.eval(), seed + 1000):.2f} dB")
 
 
 def hidden(name: str, weight: Tensor) -> bool:

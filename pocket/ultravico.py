@@ -205,6 +205,13 @@ def train_everything(work: Path, out: Path, resume: bool, log: Callable[[str], N
 
 
 def _autoencoder(folder: Path, resume: bool, log: Callable[[str], None]) -> AutoencoderKLWan:
+    seed = WORLD_SEED - 1_000_000
+    if resume and (folder / "polished" / "config.json").exists():
+        return AutoencoderKLWan.from_pretrained(folder / "polished").eval()
     if resume and (folder / "vae" / "config.json").exists():
-        return AutoencoderKLWan.from_pretrained(folder / "vae").eval()
-    return clipvae.make(folder, WORLD_SEED - 1_000_000, resume, log)
+        made = AutoencoderKLWan.from_pretrained(folder / "vae").eval()
+    else:
+        made = clipvae.make(folder, seed, resume, log)
+    clipvae.polish(made, folder / "polish", seed, resume, log)
+    made.save_pretrained(folder / "polished")
+    return made

@@ -63,7 +63,14 @@ def _cropping() -> tuple[nn.Module, Task]:
     return clipvae.build(), clipvae.Reconstructing()
 
 
-@pytest.mark.parametrize("made", [_pictures, _flat_pictures, _clips, _reconstructing, _polishing, _cropping])
+def _decoding() -> tuple[nn.Module, Task]:
+    vae = clipvae.build()
+    return clipvae.reader(vae), clipvae.Decoding(copy.deepcopy(vae))
+
+
+@pytest.mark.parametrize(
+    "made", [_pictures, _flat_pictures, _clips, _reconstructing, _polishing, _cropping, _decoding]
+)
 def test_losses_are_where_the_student_is(made: Callable[[], tuple[nn.Module, Task]]):
     student, task = made()
     losses = task(student.to("meta"), COUNT, torch.Generator().manual_seed(0))

@@ -82,6 +82,22 @@ def test_a_perfect_velocity_costs_nothing():
     assert sum(loss) < 1e-6
 
 
+def test_an_error_counts_more_at_the_object():
+    latents, layouts = torch.randn(4, 4, 3, 8, 8), torch.zeros(4, 2, 3, 2, 2)
+    layouts[:, 0, :, 0, 0] = 3.0  # the object is in this corner
+    tokens = torch.zeros(4, 4).long()
+
+    def wrong_at(row: int) -> float:
+        def guess(noised: torch.Tensor, times: torch.Tensor, *_text: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            velocity = (noised - latents) / times[:, None, None, None, None]
+            velocity[:, :, :, row, row] += 1
+            return velocity, layouts
+
+        return video.flow_loss(guess, latents, tokens, tokens, layouts, torch.Generator().manual_seed(0))[0].item()
+
+    assert wrong_at(0) == pytest.approx((1 + 3 * video.OBJECT) * wrong_at(7), rel=1e-3)
+
+
 def test_the_schedule_is_stable_diffusions():
     pipeline = text2image.assemble(text2image.build_student(SMALL, 0), toyvae.build())
     torch.testing.assert_close(alphas_cumprod(), pipeline.scheduler.alphas_cumprod)
