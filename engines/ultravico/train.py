@@ -32,8 +32,8 @@ class Batches(Protocol):
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Normalised latents [B, C, F, H, W], token ids and their mask [B, T], layouts [B, K, F, H/p, W/p].
 
-        p is the patch of the transformer. Layouts have deviation about 1; the first channel says how near the object is,
-        0 where it is not. Captions are already dropped where they should be.
+        p is the patch of the transformer. Layouts have deviation about 1; the first channel says how near the object
+        is, 0 where it is not. Captions are dropped already where they should be.
         """
         ...
 
