@@ -18,6 +18,7 @@ from torch import Tensor
 from engines.prolificdreamer import metrics, sheets
 from engines.prolificdreamer.field import Field
 from engines.prolificdreamer.meshes import Surface, baked, cleaned, coloured, decimated, textured, unwrapped
+from engines.prolificdreamer.occupancy import OccupancyGrid
 from engines.prolificdreamer.params import ProlificDreamerParams
 from engines.prolificdreamer.presets import MODELS
 from engines.prolificdreamer.raster import RayCaster, vertex_normals
@@ -63,12 +64,13 @@ class Exhibition:
         p, formats = self.params, self.params.formats
         notes = {"note": surface.note} if surface.note else {}
         about = piece.about | notes
-        poster = self._picture(piece, surface, self.views(1, start=POSTER_TURN), p.picture_size)[0]
+        grid = self._occupied(piece)
+        poster = self._picture(piece, surface, self.views(1, start=POSTER_TURN), p.picture_size, grid)[0]
         mesh = f"{piece.name}.glb" if len(surface.faces) and "glb" in formats else None
         role = {"role": "poster", "of": mesh} if mesh else {}
         self.ctx.save(f"{piece.name}.png", "image", poster, **about | role)
         if "video" in formats and not quick:
-            self._films(piece, surface)
+            self._films(piece, surface, grid)
         if "field" in formats:
             self._field(piece)
         if len(surface.faces):
@@ -83,11 +85,22 @@ class Exhibition:
 
     # -- pictures --------------------------------------------------------------------------------------------------
 
-    def _picture(self, piece: Piece, surface: Surface, views: Views, side: int) -> np.ndarray:  # uint8 [n, S, S, 3]
+    def _occupied(self, piece: Piece) -> OccupancyGrid | None:
+        """Where the object is: a film looks at it dozens of times, and mostly past it."""
+        p = self.params
+        if not p.occupancy:
+            return None
+        step = 2 * p.bound / max(1, p.samples)
+        seeded = torch.Generator().manual_seed(p.seed)
+        return OccupancyGrid.of(piece.particle, p.occupancy, p.bound, step, seeded, self.ctx.device)
+
+    def _picture(
+        self, piece: Piece, surface: Surface, views: Views, side: int, grid: OccupancyGrid | None
+    ) -> np.ndarray:  # uint8 [n, S, S, 3]
         """The object in front of its background."""
         if piece.refined and len(surface.faces):
             return sheets.to_bytes(self._of_surface(piece, surface, views, side)[0].cpu().numpy())
-        return sheets.to_bytes(self.renderer.look(piece.particle, views, side)[0].cpu().numpy())
+        return sheets.to_bytes(self.renderer.look(piece.particle, views, side, occupancy=grid)[0].cpu().numpy())
 
     @torch.no_grad()
     def _of_surface(
@@ -124,14 +137,14 @@ class Exhibition:
         normals, depth = (sheets.to_bytes(values.cpu().numpy()) for values in pictures)
         return normals, depth
 
-    def _films(self, piece: Piece, surface: Surface) -> None:
+    def _films(self, piece: Piece, surface: Surface, grid: OccupancyGrid | None) -> None:
         p = self.params
         side = p.picture_size + p.picture_size % 2
         fps = p.frames / TURN_SECONDS
         frames, normals, depth = [], [], []
         for views in _batches(self.views(p.frames)):
             self.ctx.check()
-            frames.append(self._picture(piece, surface, views, side))
+            frames.append(self._picture(piece, surface, views, side, grid))
             if len(surface.faces):
                 for kept, made in zip((normals, depth), self._layers(surface, views, side), strict=True):
                     kept.append(made)

@@ -14,6 +14,7 @@ from engines.prolificdreamer.volume import Field
 DECAY = 0.95  # of the moving maximum at every update
 EVERY = 16  # steps between updates
 OPACITY = 0.01  # a sample that would be more opaque is evaluated
+LOOKS = 8  # at every cell of a field that has settled
 
 
 class OccupancyGrid:
@@ -23,6 +24,18 @@ class OccupancyGrid:
         """`step` is the usual distance of samples along a ray: it turns densities into opacities."""
         self.resolution, self.bound, self.step = resolution, bound, step
         self.densest = torch.full((resolution**3,), torch.inf, device=device)  # until first updated, all is occupied
+
+    @classmethod
+    def of(
+        cls, field: Field, resolution: int, bound: float, step: float, generator: torch.Generator, device: str = "cpu"
+    ) -> OccupancyGrid:
+        """Of a field that does not change any more: a few looks at every cell, which count for its neighbours too."""
+        grid = cls(resolution, bound, step, device)
+        for _ in range(LOOKS):
+            grid.update(field, generator)
+        cells = grid.densest.view(1, 1, *[resolution] * 3)
+        grid.densest = torch.nn.functional.max_pool3d(cells, 3, stride=1, padding=1).flatten()
+        return grid
 
     def mask(self, points: Tensor) -> Tensor:  # [M, 3] -> bool [M]
         """Whether each point is worth evaluating."""

@@ -39,7 +39,8 @@ def lend_teacher(ctx: Context, weights: Weights[Source], wording: Wording) -> It
         texts = read_prompts(parts["text_encoder"], parts["tokenizer"], wording.all, ctx.device)
     dtype = precision(weights.source, ctx.device)
     with weights.lend(ctx, "unet", "vae", dtype=dtype) as parts, frozen(parts["unet"], parts["vae"]):
-        yield Teacher(parts["unet"], parts["vae"], weights.config("scheduler"), texts)
+        unet = parts["unet"].to(memory_format=torch.channels_last)  # a processor convolves a quarter faster so
+        yield Teacher(unet, parts["vae"], weights.config("scheduler"), texts)
 
 
 @contextmanager

@@ -77,6 +77,16 @@ def test_where_nothing_is_nothing_is_evaluated():
     assert sum(seen) < 0.6 * 2 * 12 * 12 * 18
 
 
+def test_the_grid_of_a_settled_field_misses_nothing():
+    particle = field(blob_scale=40.0, blob_radius=0.3)
+    grid = OccupancyGrid.of(particle, 16, 1.0, 0.1, tiny.generator(0))
+    points = 2 * torch.rand(50_000, 3, generator=tiny.generator(1)) - 1
+    opaque = 1 - torch.exp(-particle.density(points) * 0.1) > 0.01
+    assert opaque.any()
+    assert grid.mask(points[opaque]).all()
+    assert grid.share() < 0.5
+
+
 def test_an_empty_grid_still_renders_the_background():
     grid = OccupancyGrid(8, 1.0, 0.1)
     grid.densest.zero_()
