@@ -8,6 +8,7 @@ Knows no network and no store.
 from __future__ import annotations
 
 import io
+import lzma
 import struct
 import zipfile
 import zlib
@@ -72,7 +73,9 @@ def opened(photo: Photo) -> Image.Image:
     except (
         OSError,
         SyntaxError,
+        TypeError,
         ValueError,
+        struct.error,
         zlib.error,
         MemoryError,
     ) as error:  # what Pillow raises for broken files
@@ -128,7 +131,7 @@ def _unpacked(file: Photo) -> Iterator[Photo | Refused]:
     """The files of an archive; what is wrong with the archive as a whole is told under its own name."""
     try:
         archive = zipfile.ZipFile(io.BytesIO(file.data))
-    except (zipfile.BadZipFile, ValueError, OSError, struct.error) as error:
+    except (zipfile.BadZipFile, NotImplementedError, IndexError, ValueError, OSError, struct.error) as error:
         yield Refused(file.name, _broken_archive(error))
         return
     with archive:
@@ -169,6 +172,7 @@ def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, most: int) -> bytes:
     except (
         zipfile.BadZipFile,
         zlib.error,
+        lzma.LZMAError,
         EOFError,
         OSError,
         NotImplementedError,

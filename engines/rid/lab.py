@@ -39,7 +39,7 @@ def play(ctx: Context, params: RidParams, given: list[Photo]) -> None:
     """One thief for every condition; a killed run goes on with the first that is not done."""
     work = _Theft(ctx, params, given)
     for name in params.conditions:
-        if not ctx.done(f"{name}-generated.png"):
+        if not ctx.done(f"{name}-photos.png"):
             work.steal(name)
         work.reached = (params.conditions.index(name) + 1) * work.each
 
@@ -148,20 +148,15 @@ class _Theft:
         return predicted * (eps / defender.eps)
 
     def _save(self, name: str, handed_over: Tensor, drawn: Tensor) -> None:
-        facts = {"method": name, "seed": self.params.seed}
-        self.ctx.save(
-            f"{name}-photos.png",
-            "image",
-            sheet(levels(handed_over)),
-            role="sheet",
-            title=f"{CONDITIONS[name]}: what the thief gets",
-            **facts,
-        )
-        file = f"{name}-generated.png"
-        self.ctx.save(file, "image", sheet(levels(drawn)), role=ROLES[name], title=CONDITIONS[name], **facts)
         largest, _, psnr = visibility_metrics(levels(self.clean), levels(handed_over))
         seen = {"max_change": largest, "psnr": round(psnr, 2) if np.isfinite(psnr) else None}
-        self.ctx.metrics(file, **likeness(self.judge, levels(self.clean), levels(drawn)), **seen)
+        numbers = likeness(self.judge, levels(self.clean), levels(drawn)) | seen
+        facts = {"method": name, "seed": self.params.seed}
+        file = f"{name}-generated.png"
+        self.ctx.save(file, "image", sheet(levels(drawn)), role=ROLES[name], title=CONDITIONS[name], **facts)
+        self.ctx.metrics(file, **numbers)
+        title = f"{CONDITIONS[name]}: what the thief gets"  # saved last: where it is, the numbers are
+        self.ctx.save(f"{name}-photos.png", "image", sheet(levels(handed_over)), role="sheet", title=title, **facts)
 
 
 def likeness(

@@ -76,7 +76,8 @@ WAYS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
 @torch.no_grad()
 def redrawn(pictures: Tensor, model: Diffusion, generator: torch.Generator, strength: float = STRENGTH) -> Tensor:
     """Noised to `strength` of the schedule and denoised again without a prompt."""
-    scheduler = DDIMScheduler.from_config(model.scheduler.config, set_alpha_to_one=False, clip_sample=False)
+    how = {"set_alpha_to_one": False, "clip_sample": False, "prediction_type": "epsilon"}  # as `predict` says it
+    scheduler = DDIMScheduler.from_config(model.scheduler.config, **how)
     scheduler.set_timesteps(STEPS, device=model.alphas_cumprod.device)
     timesteps = scheduler.timesteps[STEPS - max(1, round(strength * STEPS)) :]
     latents = model.encode(pictures)

@@ -99,8 +99,11 @@ def perturbations(
 def _tensor(image: Image.Image, params: RidParams, side: int) -> Tensor:  # [3, H, W] in [-1, 1]
     if params.framing == "crop":
         return preprocess_portrait(image, side)[1]
-    pixels = np.asarray(over_white(image))
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 127.5 - 1
+    return _levels(over_white(image))
+
+
+def _levels(image: Image.Image) -> Tensor:  # RGB -> [3, H, W] in [-1, 1]
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 127.5 - 1
 
 
 def _ready(name: str, file: Photo | Refused) -> Ready | dict[str, Any]:
@@ -119,6 +122,8 @@ def _finish(ctx: Context, params: RidParams, photo: Ready, made: tuple[Tensor, T
     `of` photos in all: one alone needs no name in its titles, and many have their numbers in the report only.
     """
     picture, delta = made
+    if params.framing == "keep" and photo.image.mode == "RGBA":
+        picture = _levels(photo.image.convert("RGB"))  # the network saw it over white; what is stored is not
     _, levels = apply_perturbation(picture, delta)
     protected = levels.permute(1, 2, 0).numpy()
     original = ((picture + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
@@ -172,7 +177,7 @@ def _report(ctx: Context, params: RidParams, rows: list[dict[str, Any]], revisio
 
 
 def free_names(names: list[str]) -> list[str]:
-    """A name for the results of each file: its own without ending, with a number where two would be the same."""
+    """A name for the results of each file: its own without ending, with a number where any two would be the same."""
     taken_names: set[str] = set()
     free = []
     for name in names:
@@ -182,9 +187,14 @@ def free_names(names: list[str]) -> list[str]:
             or "photo"
         )
         number, candidate = 1, safe
-        while candidate.lower() in taken_names:
+        while taken_names & results_of(candidate):
             number += 1
             candidate = f"{safe}-{number}"
-        taken_names.add(candidate.lower())
+        taken_names |= results_of(candidate)
         free.append(candidate)
     return free
+
+
+def results_of(name: str) -> set[str]:
+    """What the results of a photo are called, in lower case, since to some disks case makes no difference."""
+    return {f"{name}{part}".lower() for part in ("", "-original", "-difference")}

@@ -164,7 +164,8 @@ def generate(
     noise = _randn((count, model.unet.config.in_channels, side, side), generator, device)
     for start in range(0, count, batch):
         latents = noise[start : start + batch]
-        scheduler = DPMSolverMultistepScheduler.from_config(model.scheduler.config)
+        # `predict` says noise, whatever the network says
+        scheduler = DPMSolverMultistepScheduler.from_config(model.scheduler.config, prediction_type="epsilon")
         scheduler.set_timesteps(steps, device=device)
         both = words.repeat_interleave(len(latents), dim=0)
         for timestep in scheduler.timesteps:

@@ -149,3 +149,19 @@ def test_a_published_file_runs_through_the_same_path(tmp_path, monkeypatch):
 def test_names_are_free_safe_and_kept():
     names = ["a.jpg", "x/a.png", "A.png", "", "con<>|.png", "é ü.jpeg", "b.tar.gz"]
     assert free_names(names) == ["a", "a-2", "A-3", "photo", "con___", "é ü", "b.tar"]
+    assert free_names(["a.png", "a-original.png", "b-difference.png", "b.png"]) == [
+        "a",
+        "a-original-2",
+        "b-difference",
+        "b-2",
+    ], "no result of one photo is called as one of another"
+
+
+def test_half_transparent_colours_stay_within_the_budget():
+    source = Image.new("RGBA", (32, 24), (40, 40, 40, 128))
+    ctx, params = context_with({"a.png": encoded(source)}, budget=6.0)
+    run(ctx, params)
+    found = np.asarray(image(ctx, "a.png")).astype(int)
+    assert (found[..., 3] == 128).all()
+    assert 0 < np.abs(found[..., :3] - 40).max() <= 6
+    assert np.abs(found[..., :3] - 40).max() == ctx.numbers["a.png"]["max_change"]
