@@ -122,7 +122,7 @@ def check_archive(data: bytes, *, field: str = "file") -> None:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-    except (zipfile.BadZipFile, ValueError, OSError, struct.error) as error:
+    except (zipfile.BadZipFile, NotImplementedError, IndexError, ValueError, OSError, struct.error) as error:
         raise InvalidInput("The archive is damaged or incomplete.", "Make it again.", field=field) from error
     if not entries:
         raise InvalidInput("The archive holds no files.", "Put some into it.", field=field)
@@ -149,7 +149,7 @@ def open_picture(data: bytes, *, max_bytes: int, max_pixels: int, field: str = "
             return _plain_colours(ImageOps.exif_transpose(opened))
     except Image.DecompressionBombError as error:
         raise TooLarge(f"This picture is too large: {error}", "Make it smaller.", field=field) from error
-    except (OSError, SyntaxError, ValueError, struct.error) as error:  # what Pillow raises for broken files
+    except (OSError, SyntaxError, TypeError, ValueError, struct.error) as error:  # of Pillow for broken files
         raise _damaged(field) from error
 
 

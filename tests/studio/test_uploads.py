@@ -218,6 +218,13 @@ def bomb() -> bytes:
     return bytes(data)
 
 
+def of_another_age() -> bytes:
+    """Says that a version of the format is needed which the library does not know."""
+    data = bytearray(archive_of({"a.png": b"x"}))
+    data[data.find(b"PK\x01\x02") + 6] = 200
+    return bytes(data)
+
+
 def test_an_archive_may_be_uploaded():
     assert check_upload(archive_of({"a.png": saved("PNG")}), **LIMITS) == Upload("application/zip")
 
@@ -230,6 +237,7 @@ def test_an_archive_may_be_uploaded():
         (archive_of({"a.png": saved("PNG")})[:300], "damaged"),
         (locked(), "password"),
         (bomb(), "allowed"),
+        (of_another_age(), "damaged"),
         (archive_of({f"{n}": b"" for n in range(2001)}), "allowed"),
     ],
 )
