@@ -135,8 +135,34 @@ def test_bombs_are_not_unpacked():
     assert many.name == "many.zip"
 
 
+def of_another_age() -> bytes:
+    """Says that a version of the format is needed which the library does not know."""
+    data = bytearray(archive({"a.png": b"x"}))
+    data[data.find(b"PK\x01\x02") + 6] = 200
+    return bytes(data)
+
+
+def with_broken_lzma() -> bytes:
+    data = bytearray(archive({"a.png": bytes(encoded(picture()))}, zipfile.ZIP_LZMA))
+    at = data.find(b"a.png") + len("a.png") + 4  # behind the header of the compressed stream
+    data[at : at + 5] = b"\xff" * 5
+    return bytes(data)
+
+
+def test_a_broken_stream_is_told_by_its_files_name():
+    (found,) = photos([Photo("all.zip", with_broken_lzma())])
+    assert isinstance(found, Refused)
+    assert found.name == "a.png"
+    assert "damaged" in found.error.message
+
+
 @pytest.mark.parametrize(
-    "data", [b"PK\x03\x04 and nothing more", archive({"a.png": bytes(encoded(picture()))}, zipfile.ZIP_STORED)[:600]]
+    "data",
+    [
+        b"PK\x03\x04 and nothing more",
+        archive({"a.png": bytes(encoded(picture()))}, zipfile.ZIP_STORED)[:600],
+        of_another_age(),
+    ],
 )
 def test_a_broken_archive_is_told_by_its_name(data: bytes):
     (found,) = photos([Photo("all.zip", data)])
