@@ -64,7 +64,7 @@ class Exhibition:
         p, formats = self.params, self.params.formats
         notes = {"note": surface.note} if surface.note else {}
         about = piece.about | notes
-        grid = self._occupied(piece)
+        grid = self._occupied(piece, surface)
         poster = self._picture(piece, surface, self.views(1, start=POSTER_TURN), p.picture_size, grid)[0]
         mesh = f"{piece.name}.glb" if len(surface.faces) and "glb" in formats else None
         role = {"role": "poster", "of": mesh} if mesh else {}
@@ -85,10 +85,10 @@ class Exhibition:
 
     # -- pictures --------------------------------------------------------------------------------------------------
 
-    def _occupied(self, piece: Piece) -> OccupancyGrid | None:
-        """Where the object is: a film looks at it dozens of times, and mostly past it."""
+    def _occupied(self, piece: Piece, surface: Surface) -> OccupancyGrid | None:
+        """Where the field is something: a film looks at it dozens of times, and mostly past it."""
         p = self.params
-        if not p.occupancy:
+        if not p.occupancy or (piece.refined and len(surface.faces)):  # then the surface is looked at instead
             return None
         step = 2 * p.bound / max(1, p.samples)
         seeded = torch.Generator().manual_seed(p.seed)
