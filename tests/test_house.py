@@ -60,7 +60,7 @@ IDEAS = {
     "ultraimage": {"frequency", "concentration", "guidance", "schedule", "dype"},
     "ultravico": {"decay", "rope", "geometry", "pattern", "norepeat", "stripes", "kernel", "attention"},
     "prolificdreamer": {"vsd", "schedules", "cameras", "hashgrid", "volume", "tetrahedra", "exact", "toy"},
-    "rid": {"defender", "adv_sds", "attacks", "jpeg", "framing"},
+    "rid": {"defender", "plain", "adv_sds", "attacks", "jpeg", "framing"},
 }
 
 
