@@ -1,13 +1,15 @@
 """Published checkpoints of the defender, made safe to use: read without running anything, and tied to their budget.
 
-A published file holds weights only. Its budget is in its name, and the wrong one would silently double the noise; so
-a file is converted once to safetensors, whose header then says budget, heads and the hash of the file it came from.
-Dead weights are dropped on the way. Nothing pickled is ever executed.
+A published file holds weights only. Its budget is in its name, and the wrong one would silently double the noise. So
+a file is converted once to safetensors, whose header then says budget, heads and the hash of the file it came from;
+and a table beside it, `budgets.json`, says which budget belongs to which hash, so that no file passes under another
+name. Dead weights are dropped on the way. Nothing pickled is ever executed.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import pickle
 import re
 from dataclasses import dataclass
@@ -18,12 +20,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from engines.rid.defender import Defender, Shape, fold, shape_of
+from engines.rid.defender import GREY_LEVELS, Defender, Shape, fold, shape_of
 from studio.errors import InvalidInput
 
 PUBLISHED_HEADS = 8
 PUBLISHED_NAME = re.compile(r"eps-?(\d+)_255")
 REMEDY = "Download the file again, or choose another one."
+REGISTRY = "budgets.json"  # sha256 of a checkpoint -> grey levels
 
 
 @dataclass(frozen=True)
@@ -47,32 +50,83 @@ def budget_of_name(name: str) -> float:
 
 
 def convert(source: Path, target: Path, eps: float | None = None, num_heads: int = PUBLISHED_HEADS) -> Budget:
-    """Write a published checkpoint as folded safetensors. Raises InvalidInput for anything that is not one.
+    """Write a published checkpoint as folded safetensors, and both hashes into the registry beside it.
 
-    `eps` in [-1, 1] overrides the budget in the name.
+    `eps` in [-1, 1] is the budget where the name says none. Raises InvalidInput for anything that is no checkpoint,
+    and for a budget that the name or the registry contradicts.
     """
-    budget = Budget(budget_of_name(source.name) if eps is None else eps, num_heads, _sha256(source))
+    digest = _sha256(source)
+    if eps is None:
+        eps = budget_of_name(source.name)
+    elif PUBLISHED_NAME.search(source.name):
+        _agree(source.name, "its name", budget_of_name(source.name), eps)
+    registry = registered(target.parent)
+    _agree(source.name, REGISTRY, registry.get(digest, eps), eps)
     weights = _read(source)
     _check(weights, num_heads)
-    told = {"eps": repr(budget.eps), "num_heads": str(num_heads), "source": budget.source, "engine": "rid"}
+    told = {"eps": repr(eps), "num_heads": str(num_heads), "source": digest, "engine": "rid"}
     save_file({name: tensor.contiguous() for name, tensor in fold(weights).items()}, target, metadata=told)
-    return budget
+    known = {name: round(budget * GREY_LEVELS, 6) for name, budget in registry.items()}
+    known |= dict.fromkeys((digest, _sha256(target)), round(eps * GREY_LEVELS, 6))
+    fresh = target.with_name(f"{REGISTRY}.new")
+    fresh.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+    fresh.replace(target.with_name(REGISTRY))
+    return Budget(eps, num_heads, digest)
 
 
-def load(path: Path) -> Defender:
-    """The folded defender of a converted or a published checkpoint, ready to run. Raises InvalidInput."""
+def registered(folder: Path) -> dict[str, float]:
+    """sha256 of every checkpoint that the folder's registry knows -> eps in [-1, 1]. Raises InvalidInput."""
+    path = folder / REGISTRY
+    if not path.is_file():
+        return {}
+    try:
+        return {str(digest): float(levels) / GREY_LEVELS for digest, levels in json.loads(path.read_text()).items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InvalidInput(
+            f"{path} is no table of budgets.", "Delete it and convert the published files again."
+        ) from error
+
+
+def load(path: Path, eps: float | None = None) -> Defender:
+    """The folded defender of a converted or a published checkpoint, ready to run.
+
+    Raises InvalidInput for other files, and where what the file is taken for (`eps` in [-1, 1], if given), what it
+    says itself and what the registry beside it says are not one budget.
+    """
+    defender, digest = _loaded(path)
+    known = registered(path.parent).get(digest)
+    if known is not None:
+        _agree(path.name, REGISTRY, known, defender.eps)
+    if eps is not None:
+        _agree(path.name, "the strength it is asked for", eps, defender.eps)
+    return defender
+
+
+def _agree(name: str, who: str, wanted: float, found: float) -> None:
+    """Raise InvalidInput unless the two budgets, in [-1, 1], are one."""
+    if abs(wanted - found) > 1e-6:
+        raise InvalidInput(
+            f"{name} was made for {found * GREY_LEVELS:g} grey levels, and {who} says {wanted * GREY_LEVELS:g}.",
+            "Give the file its own name again, or convert the published file anew.",
+        )
+
+
+def _loaded(path: Path) -> tuple[Defender, str]:
+    """The defender, and the sha256 of the published file behind it."""
     if path.suffix != ".safetensors":
         weights = _read(path)
-        return _made(weights, _check(weights, PUBLISHED_HEADS), budget_of_name(path.name))
+        return _made(weights, _check(weights, PUBLISHED_HEADS), budget_of_name(path.name)), _sha256(path)
     try:
         with safe_open(path, "pt") as file:
             told = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no mapping
     except (SafetensorError, OSError) as error:
         raise InvalidInput(f"{path.name} cannot be read as safetensors.", REMEDY) from error
-    if not {"eps", "num_heads"} <= told.keys():
-        raise InvalidInput(f"{path.name} does not say its budget.", "Convert the published file again.")
-    return _made(weights, _check(weights, int(told["num_heads"])), float(told["eps"]))
+    try:
+        heads, eps = int(told["num_heads"]), float(told["eps"])
+    except (KeyError, ValueError) as error:
+        raise InvalidInput(f"{path.name} does not say its budget.", "Convert the published file again.") from error
+    return _made(weights, _check(weights, heads), eps), told.get("source", "")
 
 
 def _made(weights: dict[str, Tensor], shape: Shape, eps: float) -> Defender:

@@ -22,6 +22,7 @@ from transformers import AutoTokenizer, CLIPTextModel
 from engines.rid import checkpoints
 from engines.rid.defender import GREY_LEVELS, Defender
 from engines.rid.pgd import protect_by_search
+from engines.rid.plain import Plain
 from engines.rid.presets import MODELS, SURROGATES, ModelPreset, Surrogate
 from engines.rid.surrogate import Diffusion
 from engines.shared import pipeline
@@ -36,6 +37,7 @@ class Checkpoint:
     model: str  # name of its preset
     path: Path
     budget: float  # grey levels asked for
+    trained: float  # grey levels that its file stands for
     revision: str
 
     @property
@@ -44,11 +46,14 @@ class Checkpoint:
         return self.budget / GREY_LEVELS
 
     @contextmanager
-    def lend(self, ctx: Context) -> Iterator[Defender]:
-        """The folded defender on the context's device."""
+    def lend(self, ctx: Context) -> Iterator[Plain]:
+        """The defender for use, on the context's device. Raises InvalidInput for a file of another budget."""
         key = ModelKey(self.model, f"rid/{self.path.name}", self.revision, "defender", "float32", ctx.device)
-        with ctx.models.borrow(key, lambda: checkpoints.load(self.path).to(ctx.device)) as defender:
+        with ctx.models.borrow(key, lambda: self._loaded().to(ctx.device)) as defender:
             yield defender
+
+    def _loaded(self) -> Plain:
+        return Plain(checkpoints.load(self.path, self.trained / GREY_LEVELS))
 
 
 def locate(model: str, budget: float, published: Path | None) -> Checkpoint:
@@ -60,7 +65,7 @@ def locate(model: str, budget: float, published: Path | None) -> Checkpoint:
     for folder in _folders(preset, published):
         for name in (Path(found[1]).with_suffix(".safetensors").name, found[1]):
             if (folder / name).is_file():
-                return Checkpoint(model, folder / name, budget, file_revision(folder / name))
+                return Checkpoint(model, folder / name, budget, found[0], file_revision(folder / name))
     raise _missing(preset, found[1])
 
 

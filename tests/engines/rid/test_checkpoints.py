@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from engines.rid.checkpoints import budget_of_name, convert, load
+from engines.rid import checkpoints
+from engines.rid.checkpoints import budget_of_name, convert, load, registered
 from studio.errors import InvalidInput
 from tests.engines.rid.test_defender import pictures, trained
 
@@ -79,3 +80,35 @@ def test_the_budget_must_be_known():
     assert budget_of_name("ASDS-onlysds-eps12_255.bin") == 12 / 255
     with pytest.raises(InvalidInput, match="which budget"):
         budget_of_name("noise_model_modules.bin")
+
+
+def test_a_budget_belongs_to_the_bytes_and_not_to_the_name(published: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "PUBLISHED_HEADS", 3)
+    told = convert(published, tmp_path / "eight.safetensors", num_heads=3)
+    known = registered(tmp_path)
+    assert known[told.source] == pytest.approx(8 / 255)
+    assert len(known) == 2
+    assert load(published, 8 / 255).eps == 8 / 255
+    renamed = published.rename(tmp_path / "ASDS-eps-12_255.bin")
+    with pytest.raises(InvalidInput, match=r"made for 6 grey levels, and budgets\.json says 4"):
+        load(renamed)
+    with pytest.raises(InvalidInput, match=r"budgets\.json says 4"):
+        convert(renamed, tmp_path / "twelve.safetensors", num_heads=3)
+    assert not (tmp_path / "twelve.safetensors").exists()
+    swapped = (tmp_path / "eight.safetensors").rename(tmp_path / "ASDS-eps-12_255.safetensors")
+    with pytest.raises(InvalidInput, match="made for 4 grey levels, and the strength it is asked for says 6"):
+        load(swapped, 12 / 255)
+
+
+def test_a_budget_that_the_name_contradicts_is_refused(published: Path, tmp_path: Path):
+    with pytest.raises(InvalidInput, match="its name says 4"):
+        convert(published, tmp_path / "out.safetensors", 12 / 255, num_heads=3)
+    nameless = published.rename(tmp_path / "noise_model_modules.bin")
+    assert convert(nameless, tmp_path / "out.safetensors", 12 / 255, num_heads=3).eps == 12 / 255
+
+
+def test_a_table_that_is_none_is_refused(published: Path, tmp_path: Path):
+    for text in ("[1]", "no json", '{"a": "b"}'):
+        (tmp_path / "budgets.json").write_text(text)
+        with pytest.raises(InvalidInput, match="no table of budgets"):
+            convert(published, tmp_path / "out.safetensors", num_heads=3)
