@@ -6,7 +6,18 @@ This module knows nothing about jobs, pages or tensors.
 
 from __future__ import annotations
 
+import lzma
+import struct
+import zipfile
+import zlib
 from typing import Any, ClassVar
+
+# What the libraries raise for files that are damaged, or made to mislead them; none of it may reach a person.
+DAMAGED_PICTURE = (OSError, SyntaxError, TypeError, ValueError, struct.error, zlib.error)
+DAMAGED_ARCHIVE = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(EOFError, IndexError, OSError, RuntimeError, ValueError),  # NotImplementedError is a RuntimeError
+)
 
 
 class AtelierError(Exception):

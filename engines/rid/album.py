@@ -1,41 +1,47 @@
 """What somebody hands over to be protected: photos and zip archives of photos, opened one by one.
 
-Nothing in a file is believed: sizes are looked at before anything is decoded, an archive is read to its limits and no
-further, and of a name only its last part is used. A file that cannot be used is told apart, so that the others go on.
-Knows no network and no store.
+Nothing in a file is believed: sizes are looked at before anything is decoded, archives are read to their limits and
+no further, and of a name only its last part is used. Bytes are read when a photo is opened, and one archive at a time
+is held. A file that cannot be used is told apart, so that the others go on. Knows no network and no store.
 """
 
 from __future__ import annotations
 
 import io
-import lzma
-import struct
 import zipfile
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
+from typing import Any
 
-from PIL import Image, ImageCms, ImageOps
+import numpy as np
+from PIL import ExifTags, Image, ImageCms, ImageOps
 
-from studio.errors import InvalidInput
+from studio.errors import DAMAGED_ARCHIVE, DAMAGED_PICTURE, InvalidInput
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+STILLS = ("TIFF", "MPO")  # what may hold several pictures, of which the first is the photo; MPO is a phone's JPEG
 LEAST_SIDE = 16  # pixels; below it there is nothing to protect
 MOST_PIXELS = 50_000_000
-MOST_ENTRIES = 2000  # of an archive
+LONGEST = 8  # sides at most as 8:1; a longer picture is no photo, and each of its squares would cost a pass
+MOST_ENTRIES = 2000  # of all archives together
 MOST_BYTES = 64 * 2**20  # of one file in an archive
-MOST_UNPACKED = 2 * 2**30  # of all files in an archive together
+MOST_UNPACKED = 2 * 2**30  # of all files in all archives together
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the library unpacks others without any limit on the way
+DIRECTORY_ENTRY = b"PK\x01\x02"
+CARRIED = 1024  # bytes of one EXIF entry; a preview of the photo does not fit into them
+POINTERS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo, ExifTags.IFD.Interop)
 FIELD = "images"
 CHOOSE = "Choose a PNG, JPEG, WebP, BMP or TIFF photo, or a zip archive of some."
 
 
 @dataclass(frozen=True)
 class Photo:
-    """The bytes of one file and how its owner calls it."""
+    """How its owner calls one file, and what reads its bytes."""
 
     name: str
-    data: bytes
+    read: Callable[[], bytes]  # raises InvalidInput where an archive is damaged
 
 
 @dataclass(frozen=True)
@@ -46,39 +52,47 @@ class Refused:
     error: InvalidInput
 
 
+@dataclass
+class _Left:
+    """What archives may still hold, all of those of one pass together."""
+
+    entries: int = MOST_ENTRIES
+    unpacked: int = MOST_UNPACKED
+
+
 def photos(files: Iterable[Photo]) -> Iterator[Photo | Refused]:
-    """Every photo of the files, archives unpacked, in their order."""
+    """Every photo of the files, archives taken apart, in their order; nothing is unpacked before it is read.
+
+    What passes depends on what the archives say alone: every pass over the same files yields the same.
+    """
+    left = _Left()
     for file in files:
-        if file.data[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
-            yield from _unpacked(file)
+        data = file.read()
+        if data[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
+            yield from _unpacked(file.name, data, left)
         else:
-            yield file
+            yield Photo(file.name, partial(bytes, data))  # of bytes, `bytes` makes no copy
 
 
 def opened(photo: Photo) -> Image.Image:
-    """The picture turned upright, in RGB or RGBA; its colour profile and EXIF stay in `info`. Raises InvalidInput."""
-    if not photo.data:
+    """The picture turned upright, in RGB or RGBA of 8 bits, from 16 pixels a side and at most eight times as long.
+
+    Its colour profile and its EXIF, without previews, stay in `info`. Raises InvalidInput.
+    """
+    data = photo.read()
+    if not data:
         raise _unusable("The file is empty.")
     try:
-        with Image.open(io.BytesIO(photo.data), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check(image)
             image.load()
-            return _plain(ImageOps.exif_transpose(image))
-    except InvalidInput:
-        raise
+            ImageOps.exif_transpose(image, in_place=True)
+            return _plain(image)
     except Image.DecompressionBombError as error:
         raise _unusable("This picture has far too many pixels.", "Make it smaller.") from error
     except Image.UnidentifiedImageError as error:
         raise _unusable("This is no picture that can be used.") from error
-    except (
-        OSError,
-        SyntaxError,
-        TypeError,
-        ValueError,
-        struct.error,
-        zlib.error,
-        MemoryError,
-    ) as error:  # what Pillow raises for broken files
+    except (*DAMAGED_PICTURE, MemoryError) as error:
         raise _unusable("The picture is damaged or incomplete.", "Save it again.") from error
 
 
@@ -95,23 +109,64 @@ def _check(image: Image.Image) -> None:
             f"This picture is {width} x {height} pixels: too small to show a face.",
             f"Each side needs at least {LEAST_SIDE} pixels.",
         )
-    if getattr(image, "n_frames", 1) > 1 and image.format != "TIFF":
+    if max(width, height) > LONGEST * min(width, height):
+        raise _unusable(
+            f"This picture is {width} x {height} pixels: one side is more than {LONGEST} times the other.",
+            "Cut out the part with the person.",
+        )
+    if image.mode in ("I", "F"):
+        raise _unusable(
+            "This picture has 32 bits a pixel, and nothing in it says which value is white.",
+            "Save it with 8 or 16 bits.",
+        )
+    if getattr(image, "n_frames", 1) > 1 and image.format not in STILLS:
         raise _unusable("This picture is animated.", "Save one of its frames as a still picture.")
 
 
 def _plain(image: Image.Image) -> Image.Image:
     """RGB or RGBA of 8 bits; four inks become colours by their own profile, if they carry one."""
     kept = {name: image.info[name] for name in ("exif", "icc_profile") if name in image.info}
-    if image.mode.startswith("I"):  # 16 bits of grey
-        image = image.point(lambda level: level / 256).convert("L")
-    if image.mode in ("CMYK", "LAB"):
+    if "exif" in kept:
+        kept["exif"] = without_previews(kept["exif"])
+    if image.mode.startswith("I;16"):  # grey, in either order of bytes
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        kept.pop("icc_profile", None)
+    elif image.mode in ("CMYK", "LAB"):
         image = _by_profile(image)
         kept.pop("icc_profile", None)
     elif image.mode in ("1", "L", "LA"):
         kept.pop("icc_profile", None)  # it speaks of grey
-    made = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    mode = "RGBA" if image.has_transparency_data else "RGB"
+    made = image if image.mode == mode else image.convert(mode)
     made.info = kept
     return made
+
+
+def without_previews(exif: bytes) -> bytes:
+    """Camera data without anything that could show the photo as it was; nothing where they are damaged.
+
+    The thumbnail has a directory of its own, which is left out; makers' notes and the like are too large to stay.
+    """
+    try:
+        source = Image.Exif()
+        source.load(exif)
+        kept = Image.Exif()
+        for tag, value in _short(source):
+            kept[tag] = value
+        for directory in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+            found = dict(_short(source.get_ifd(directory)))
+            if found:
+                kept[directory] = found
+        return kept.tobytes() if len(kept) else b""
+    except DAMAGED_PICTURE:
+        return b""
+
+
+def _short(directory: Mapping[int, Any]) -> Iterator[tuple[int, Any]]:
+    """The entries that stand for themselves and have few bytes; no pointers to other directories."""
+    for tag, value in directory.items():
+        if tag not in POINTERS and len(value if isinstance(value, bytes | str | tuple) else ()) <= CARRIED:
+            yield tag, value
 
 
 def _by_profile(image: Image.Image) -> Image.Image:
@@ -127,31 +182,32 @@ def _by_profile(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _unpacked(file: Photo) -> Iterator[Photo | Refused]:
+def _unpacked(name: str, data: bytes, left: _Left) -> Iterator[Photo | Refused]:
     """The files of an archive; what is wrong with the archive as a whole is told under its own name."""
     try:
-        archive = zipfile.ZipFile(io.BytesIO(file.data))
-    except (zipfile.BadZipFile, NotImplementedError, IndexError, ValueError, OSError, struct.error) as error:
-        yield Refused(file.name, _broken_archive(error))
-        return
-    with archive:
+        if data.count(DIRECTORY_ENTRY) > 2 * MOST_ENTRIES:  # a list of millions is itself a bomb
+            raise _too_many()
+        archive = zipfile.ZipFile(io.BytesIO(data))
         entries = [entry for entry in archive.infolist() if not _aside(entry)]
-        if len(entries) > MOST_ENTRIES:
-            told = f"The archive holds {len(entries)} files; {MOST_ENTRIES} are allowed."
-            yield Refused(file.name, _unusable(told, "Split it."))
-            return
         if not entries:
-            yield Refused(file.name, _unusable("The archive holds no files."))
-        left = MOST_UNPACKED
-        for entry in entries:
-            name = PurePosixPath(entry.filename.replace("\\", "/")).name
-            try:
-                data = _read(archive, entry, min(MOST_BYTES, left))
-            except InvalidInput as error:
-                yield Refused(name, error)
-                continue
-            left -= len(data)
-            yield Photo(name, data)
+            raise _unusable("The archive holds no files.")
+        if len(entries) > left.entries:
+            raise _too_many()
+    except InvalidInput as error:
+        yield Refused(name, error)
+        return
+    except DAMAGED_ARCHIVE as error:
+        yield Refused(name, _broken_archive(error))
+        return
+    left.entries -= len(entries)
+    for entry in entries:
+        called = PurePosixPath(entry.filename.replace("\\", "/")).name
+        try:
+            _admit(entry, left)
+        except InvalidInput as error:
+            yield Refused(called, error)
+        else:
+            yield Photo(called, partial(_read, archive, entry))
 
 
 def _aside(entry: zipfile.ZipInfo) -> bool:
@@ -162,29 +218,36 @@ def _aside(entry: zipfile.ZipInfo) -> bool:
     )
 
 
-def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, most: int) -> bytes:
-    """One file, read to `most` bytes whatever its header says. Raises InvalidInput."""
+def _admit(entry: zipfile.ZipInfo, left: _Left) -> None:
+    """Count what a file says it unpacks to; it is not read any further. Raises InvalidInput."""
     if entry.flag_bits & 1:
         raise _unusable("It is locked with a password.", "Make an archive without one.")
+    if entry.compress_type not in METHODS:
+        raise _unusable("It is compressed in an unusual way.", "Make the archive with the usual one, Deflate.")
+    if entry.file_size > MOST_BYTES:
+        raise _unusable("It unpacks to more than is allowed.", f"Up to {MOST_BYTES // 2**20} MB a photo are.")
+    if entry.file_size > left.unpacked:
+        raise _unusable(
+            f"The archives unpack to more than the {MOST_UNPACKED // 2**30} GB that are allowed together.",
+            "Hand over this file, and those behind it, in another run.",
+        )
+    left.unpacked -= entry.file_size
+
+
+def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    """One file, to the size that its header says and no further. Raises InvalidInput."""
     try:
         with archive.open(entry) as stream:
-            data = stream.read(most + 1)
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        lzma.LZMAError,
-        EOFError,
-        OSError,
-        NotImplementedError,
-        RuntimeError,
-        ValueError,
-    ) as error:
+            data = stream.read(entry.file_size)
+    except DAMAGED_ARCHIVE as error:
         raise _broken_archive(error) from error
-    if len(data) > most:
-        raise _unusable("It unpacks to more than is allowed.", f"Up to {MOST_BYTES // 2**20} MB a photo are.")
     if data[:4] == b"PK\x03\x04":
         raise _unusable("It is an archive inside an archive.", "Put the photos into one archive.")
     return data
+
+
+def _too_many() -> InvalidInput:
+    return _unusable(f"The archives hold more than the {MOST_ENTRIES} files that are allowed together.", "Split it.")
 
 
 def _broken_archive(error: Exception) -> InvalidInput:

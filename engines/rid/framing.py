@@ -1,15 +1,16 @@
 """Pictures of any size and shape under a network that takes squares of one size.
 
-The short side gives the side of a square; along the long side as many overlapping squares stand as are needed, so
-that no part of a picture stays unprotected. What the network predicts for each is stretched to the square and blended
-with windows that add up to one: it stays within the budget. The published evaluation knows 512 px crops alone; what
-stretching does to the effect is measured separately. Knows no network.
+The short side gives the side of a square. One stands in the middle; along the long side as many overlapping ones
+stand on either side of it as are needed, so that no part of a picture stays unprotected. What the network predicts
+for the middle holds over its whole extent, since two predictions that are mixed weaken each other; each further
+square has what the ones nearer to the middle leave. Perturbations are stretched to their squares and stay within the
+budget. The published evaluation knows 512 px crops alone. Knows no network.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 OVERLAP = 0.25  # share of a side by which neighbouring squares overlap at least
+RAMP = 0.05  # share of a side over which a square's edge fades into its neighbour, so that no line is seen
+BAND = 2**20  # pixels of a perturbation that are stretched at once
 
 
 @dataclass(frozen=True)
@@ -29,16 +32,12 @@ class Square:
 
 
 def squares(width: int, height: int) -> list[Square]:
-    """Squares of the short side that cover a picture; one in the middle of a picture that is nearly square."""
+    """Squares of the short side that cover a picture, an odd number of them, so that one is in the middle."""
     side, length = min(width, height), max(width, height)
-    count = 1 if length == side else 1 + math.ceil((length - side) / (side * (1 - OVERLAP)))
+    either = math.ceil((length - side) / (2 * side * (1 - OVERLAP)))  # on either side of the middle
+    count = 1 + 2 * either
     starts = [round(index * (length - side) / max(1, count - 1)) for index in range(count)]
     return [Square(start, 0, side) if width >= height else Square(0, start, side) for start in starts]
-
-
-def taken(picture: Tensor, parts: Sequence[Square], side: int) -> Tensor:  # [3, H, W] -> [N, 3, side, side]
-    """The squares as a network of `side` pixels takes them: bilinear, antialiased."""
-    return torch.stack([_resized(picture[:, s.top : s.top + s.side, s.left : s.left + s.side], side) for s in parts])
 
 
 def spread(
@@ -49,26 +48,58 @@ def spread(
     eps: float,  # budget, in the units of deltas
 ) -> Tensor:  # [3, H, W], within [-eps, eps]
     """Perturbations of squares as one of the whole picture."""
-    if len(parts) == 1:
-        return _resized(deltas[0], parts[0].side).clamp(-eps, eps)
-    whole = deltas.new_zeros(3, height, width)
-    weight = deltas.new_zeros(1, height, width)
-    for delta, square in zip(deltas, parts, strict=True):
-        at = (slice(None), slice(square.top, square.top + square.side), slice(square.left, square.left + square.side))
-        window = _window(square.side, width >= height).to(deltas)
-        whole[at] += window * _resized(delta, square.side)
-        weight[at] += window
-    return (whole / weight).clamp(-eps, eps)
+    whole = deltas.new_empty(3, height, width)
+    for rows, columns, delta in bands(deltas, parts, height, width, eps):
+        whole[:, rows, columns] = delta
+    return whole
 
 
-def _window(side: int, across: bool) -> Tensor:  # [1, 1, side] or [1, side, 1], above 0
-    """High in the middle along the direction in which squares overlap."""
-    place = (torch.arange(side, dtype=torch.float64) + 0.5) / side
-    line = torch.sin(math.pi * place).square() + 1e-3
-    return line.view(1, 1, -1) if across else line.view(1, -1, 1)
+def bands(
+    deltas: Tensor, parts: Sequence[Square], height: int, width: int, eps: float, pixels: int = BAND
+) -> Iterator[tuple[slice, slice, Tensor]]:
+    """What `spread` makes, about `pixels` at a time: rows, columns, and the perturbation [3, h, w] there."""
+    across, side = width >= height, parts[0].side
+    line = _joined(deltas.transpose(-1, -2) if across else deltas, parts)  # [3, L, S]
+    length, step = line.shape[1], max(1, pixels // side)
+    everything = slice(0, side)
+    for start in range(0, length, step):
+        along = slice(start, min(start + step, length))
+        part = line[:, along]
+        delta = _resized(part, part.shape[1], side).clamp(-eps, eps)
+        yield (everything, along, delta.transpose(-1, -2)) if across else (along, everything, delta)
 
 
-def _resized(picture: Tensor, side: int) -> Tensor:  # [3, h, w] -> [3, side, side]
-    if picture.shape[-2:] == (side, side):
+def _joined(deltas: Tensor, parts: Sequence[Square]) -> Tensor:  # [N, 3, S, S] -> [3, L, S]
+    """The squares stretched and put together along the long side only, which runs downwards here.
+
+    A single column must not be stretched downwards: torch 2.13 gets that wrong with antialiasing. A row is fine.
+    """
+    side = parts[0].side
+    starts = [max(part.left, part.top) for part in parts]
+    length = starts[-1] + side
+    joined = deltas.new_zeros(3, length, deltas.shape[-1])
+    for delta, start, share in zip(deltas, starts, _shares(starts, side, length).to(deltas), strict=True):
+        held = share.nonzero()[:, 0]
+        first, last = int(held[0]), int(held[-1]) + 1
+        stretched = _resized(delta, side, delta.shape[-1])
+        at = (torch.arange(first, last, device=delta.device) - start).clamp(0, side - 1)  # edges go on
+        joined[:, first:last] += share[first:last, None] * stretched[:, at]
+    return joined
+
+
+def _shares(starts: Sequence[int], side: int, length: int) -> Tensor:  # float64 [N, length], sum 1 at every place
+    """How much each square has to say at each place of the long side; those nearer to the middle speak first."""
+    place = torch.arange(length, dtype=torch.float64) + 0.5
+    left = torch.ones(length, dtype=torch.float64)
+    shares = torch.zeros(len(starts), length, dtype=torch.float64)
+    for index in sorted(range(len(starts)), key=lambda index: abs(index - len(starts) // 2)):
+        beyond = torch.maximum(starts[index] - place, place - starts[index] - side).clamp(min=0)
+        shares[index] = left * (1 - beyond / (RAMP * side)).clamp(min=0)
+        left = left - shares[index]
+    return shares
+
+
+def _resized(picture: Tensor, height: int, width: int) -> Tensor:  # [3, h, w] -> [3, height, width]
+    if picture.shape[-2:] == (height, width):
         return picture
-    return F.interpolate(picture[None], (side, side), mode="bilinear", antialias=True, align_corners=False)[0]
+    return F.interpolate(picture[None], (height, width), mode="bilinear", antialias=True, align_corners=False)[0]

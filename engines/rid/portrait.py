@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
+
+from engines.rid.framing import Square
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
@@ -16,7 +19,9 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def over_white(image: Image.Image) -> Image.Image:
-    """In RGB, transparency over white."""
+    """In RGB, transparency over white; a picture that is so already, itself."""
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGB", image.size, (255, 255, 255))
@@ -31,14 +36,41 @@ def preprocess_portrait(image: Image.Image, size: int) -> tuple[np.ndarray, Tens
     The short side is resized to `size` (bilinear, antialiased) and the middle cropped.
     """
     rgb = upright_rgb(image)
+    return np.asarray(rgb), in_units(np.array(middle(rgb, size)))
+
+
+def middle(rgb: Image.Image, size: int) -> Image.Image:
+    """The short side resized to `size` pixels (bilinear, antialiased), and the square in the middle of the result."""
     width, height = rgb.size
     short = min(width, height)
     scaled = (int(size * width / short), int(size * height / short))
     resized = rgb.resize(scaled, Image.Resampling.BILINEAR) if scaled != rgb.size else rgb
     left, top = (round((side - size) / 2) for side in resized.size)
-    crop = np.asarray(resized.crop((left, top, left + size, top + size)))
-    tensor = torch.from_numpy(crop.copy()).permute(2, 0, 1).float() / 127.5 - 1
-    return np.asarray(rgb), tensor
+    return resized.crop((left, top, left + size, top + size))
+
+
+def taken(rgb: Image.Image, parts: Sequence[Square], side: int) -> Tensor:  # [N, 3, side, side] in [-1, 1]
+    """The squares of a picture as a network of `side` pixels takes them, resized as the whole picture would be."""
+    boxes = [(part.left, part.top, part.left + part.side, part.top + part.side) for part in parts]
+    # Cut out first: resizing a box looks at what lies around it, which the thief who crops does not have.
+    return torch.stack([in_units(np.array(middle(rgb.crop(box), side))) for box in boxes])
+
+
+def in_units(levels: np.ndarray) -> Tensor:  # uint8 [H, W, 3] -> float32 [3, H, W] in [-1, 1]
+    """Grey levels in the units of networks and budgets."""
+    return torch.from_numpy(levels).permute(2, 0, 1).float().div_(127.5).sub_(1)
+
+
+def protect_levels(
+    levels: np.ndarray,  # uint8 [H, W, 3]
+    change: Iterable[tuple[slice, slice, Tensor]],  # rows, columns, perturbation in [-1, 1]
+) -> np.ndarray:  # uint8 [H, W, 3]
+    """The protected picture, band by band, so that a large one never lies in memory as fractions."""
+    made = levels.copy()
+    for rows, columns, delta in change:
+        band = in_units(levels[rows, columns].copy())
+        made[rows, columns] = apply_perturbation(band, delta)[1].permute(1, 2, 0).numpy()
+    return made
 
 
 def apply_perturbation(image: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:  # [-1, 1] -> [0, 1], uint8

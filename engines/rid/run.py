@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import PurePath
 from typing import Any
 
@@ -20,16 +22,18 @@ from torch import Tensor
 
 from engines.rid import lab
 from engines.rid.album import Photo, Refused, opened, photos
-from engines.rid.defender import Defender
-from engines.rid.framing import spread, squares, taken
+from engines.rid.defender import GREY_LEVELS
+from engines.rid.framing import Square, bands, squares
 from engines.rid.metrics import amplified, measured
 from engines.rid.pipeline import locate
-from engines.rid.portrait import apply_perturbation, over_white, preprocess_portrait
+from engines.rid.plain import Plain
+from engines.rid.portrait import middle, over_white, protect_levels, taken
 from engines.rid.spec import RidParams, validate
 from studio.contract import Context
 from studio.errors import InvalidInput
 
 BATCH = {"cpu": 4, "cuda": 16}  # squares that go through the network at once
+GROUP_PIXELS = 16_000_000  # of photos that are held at once: with so many, no more are opened
 REPORT = "report.csv"
 TABLE = 12  # photos up to which the numbers of each stand on the page; those of more are in the report
 
@@ -38,11 +42,11 @@ def run(ctx: Context, params: RidParams) -> None:
     """Protect every photo, or play the thief with them."""
     validate(params)
     ctx.check()
-    given = [Photo(file.name, ctx.input(file.sha256)) for file in params.images]
+    given = [Photo(file.name, partial(ctx.input, file.sha256)) for file in params.images]
     if params.task == "thief":
         lab.play(ctx, params, given)
         return
-    protect(ctx, params, list(photos(given)))
+    protect(ctx, params, given)
 
 
 @dataclass(frozen=True)
@@ -51,82 +55,87 @@ class Ready:
 
     name: str  # of its results, without ending
     source: str  # as its owner calls it
-    image: Image.Image
+    image: Image.Image  # opened
+    seen: Image.Image  # what the network looks at: RGB, over white, of the size of the result
+
+    @property
+    def parts(self) -> list[Square]:
+        """The squares that it is covered with."""
+        return squares(*self.seen.size)
 
 
 @torch.no_grad()
-def protect(ctx: Context, params: RidParams, given: list[Photo | Refused]) -> None:
+def protect(ctx: Context, params: RidParams, given: list[Photo]) -> None:
     """All photos in order, in groups; the report at the end."""
     checkpoint = locate(params.model, params.budget, ctx.weights)
     _, state = ctx.resume() or (0, {})
     rows: list[dict[str, Any]] = list(state.get("rows", []))
-    names = free_names([file.name for file in given])
-    todo = list(zip(names, given, strict=True))[len(rows) :]
-    size = BATCH[torch.device(ctx.device).type]
-    ctx.progress(len(rows), len(given), f"{len(rows)} of {len(given)} photos")
+    names = free_names([file.name for file in photos(given)])
+    todo = islice(zip(names, photos(given), strict=True), len(rows), None)
+    ctx.progress(len(rows), len(names), f"{len(rows)} of {len(names)} photos")
     with checkpoint.lend(ctx) as defender:
-        for start in range(0, len(todo), size):
-            group = todo[start : start + size]
-            ready = [_ready(name, file) for name, file in group]
-            usable = [photo for photo in ready if isinstance(photo, Ready)]
-            deltas = iter(perturbations(defender, [photo.image for photo in usable], params, ctx))
-            for row in ready:
+        found = (ready(name, file, params, defender.shape.input_size) for name, file in todo)
+        for group in grouped(found, BATCH[torch.device(ctx.device).type]):
+            deltas = iter(perturbations(defender, [row for row in group if isinstance(row, Ready)], params, ctx))
+            for row in group:
                 ctx.check()
                 if isinstance(row, Ready):
-                    row = _finish(ctx, params, row, next(deltas), of=len(given))
+                    row = _finish(ctx, params, row, next(deltas), of=len(names))
                 rows.append(row)
-                ctx.progress(len(rows), len(given), f"{len(rows)} of {len(given)} photos")
+                ctx.progress(len(rows), len(names), f"{len(rows)} of {len(names)} photos")
             ctx.checkpoint(len(rows), {"rows": rows})
     _report(ctx, params, rows, checkpoint.revision)
 
 
-def perturbations(
-    defender: Defender, images: list[Image.Image], params: RidParams, ctx: Context
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Picture and perturbation of each, [3, H, W] in [-1, 1], at the size of the result."""
-    side, eps = defender.shape.input_size, params.budget / 127.5
-    pictures = [_tensor(image, params, side) for image in images]
-    parts = [squares(picture.shape[2], picture.shape[1]) for picture in pictures]
-    inputs = [taken(picture, part, side) for picture, part in zip(pictures, parts, strict=True)]
-    if not inputs:
-        return
-    flat = torch.cat(inputs).split(BATCH[torch.device(ctx.device).type])
-    predicted = torch.cat([defender(part.to(ctx.device)).float().cpu() for part in flat]) * (eps / defender.eps)
-    for picture, part, deltas in zip(pictures, parts, predicted.split([len(p) for p in parts]), strict=True):
-        yield picture, spread(deltas, part, picture.shape[1], picture.shape[2], eps)
-
-
-def _tensor(image: Image.Image, params: RidParams, side: int) -> Tensor:  # [3, H, W] in [-1, 1]
-    if params.framing == "crop":
-        return preprocess_portrait(image, side)[1]
-    return _levels(over_white(image))
-
-
-def _levels(image: Image.Image) -> Tensor:  # RGB -> [3, H, W] in [-1, 1]
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 127.5 - 1
-
-
-def _ready(name: str, file: Photo | Refused) -> Ready | dict[str, Any]:
+def ready(name: str, file: Photo | Refused, params: RidParams, side: int) -> Ready | dict[str, Any]:
     """The opened photo, or the row of the report that says why not."""
     if isinstance(file, Photo):
         try:
-            return Ready(name, file.name, opened(file))
+            image = opened(file)
+            seen = over_white(image)
+            return Ready(name, file.name, image, middle(seen, side) if params.framing == "crop" else seen)
         except InvalidInput as error:
             file = Refused(file.name, error)
     return {"file": file.name, "state": "refused", "why": str(file.error)}
 
 
-def _finish(ctx: Context, params: RidParams, photo: Ready, made: tuple[Tensor, Tensor], of: int) -> dict[str, Any]:
+def grouped(found: Iterable[Ready | dict[str, Any]], most: int) -> Iterator[list[Ready | dict[str, Any]]]:
+    """Photos that are held at once: up to `most`, and no more once they have 16 million pixels together."""
+    group: list[Ready | dict[str, Any]] = []
+    pixels = 0
+    for photo in found:
+        group.append(photo)
+        pixels += photo.image.width * photo.image.height if isinstance(photo, Ready) else 0
+        if len(group) == most or pixels >= GROUP_PIXELS:
+            yield group
+            group, pixels = [], 0
+    if group:
+        yield group
+
+
+def perturbations(defender: Plain, usable: list[Ready], params: RidParams, ctx: Context) -> Iterator[Tensor]:
+    """For every square of each photo, [N, 3, S, S] in [-1, 1]; squares of several photos go through together."""
+    if not usable:
+        return
+    side, eps, device = defender.shape.input_size, params.budget / GREY_LEVELS, torch.device(ctx.device)
+    predicted = []
+    for batch in torch.cat([taken(photo.seen, photo.parts, side) for photo in usable]).split(BATCH[device.type]):
+        ctx.check()
+        predicted.append(defender(batch.to(device)).float().cpu() * (eps / defender.eps))
+    yield from torch.cat(predicted).split([len(photo.parts) for photo in usable])
+
+
+def _finish(ctx: Context, params: RidParams, photo: Ready, deltas: Tensor, of: int) -> dict[str, Any]:
     """Save the protected photo, the original and the difference, all lossless; the row of the report.
 
     `of` photos in all: one alone needs no name in its titles, and many have their numbers in the report only.
     """
-    picture, delta = made
-    if params.framing == "keep" and photo.image.mode == "RGBA":
-        picture = _levels(photo.image.convert("RGB"))  # the network saw it over white; what is stored is not
-    _, levels = apply_perturbation(picture, delta)
-    protected = levels.permute(1, 2, 0).numpy()
-    original = ((picture + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    # The network saw it over white; what is stored is not.
+    see_through = params.framing == "keep" and photo.image.mode == "RGBA"
+    stored = photo.image.convert("RGB") if see_through else photo.seen
+    original = np.asarray(stored)
+    height, width = original.shape[:2]
+    protected = protect_levels(original, bands(deltas, photo.parts, height, width, params.budget / GREY_LEVELS))
     numbers = measured(original, protected)
     result = _with_what_it_carried(protected, photo.image, params)
     file, whose = f"{photo.name}.png", "" if of == 1 else f"{photo.source}: "
@@ -181,7 +190,7 @@ def free_names(names: list[str]) -> list[str]:
     taken_names: set[str] = set()
     free = []
     for name in names:
-        stem = PurePath(PurePath(name).name).stem[:120] or "photo"
+        stem = PurePath(PurePath(name.replace("\\", "/")).name).stem[:120] or "photo"
         safe = (
             "".join(letter if letter.isalnum() or letter in "-_. ()" else "_" for letter in stem).strip(" .")
             or "photo"

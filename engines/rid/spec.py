@@ -19,7 +19,7 @@ __all__ = ["CONDITIONS", "MODELS", "SPEC", "RidParams"]
 Condition = Literal["clean", "rid", "random", "pgd"]
 MOST_FILES = 500
 THIEF_PHOTOS = (4, 8)  # how many pictures of a person a thief needs, and uses at most
-SQUARES = 1.4  # of a typical photo
+SQUARES = 3  # of a typical photo, which is no square: one in the middle, one on either side
 GFLOPS = {"cpu": 40.0, "cuda": 20_000.0}  # of one core or card, before the first timing
 ACTIVATIONS = 0.6e9  # bytes, of a batch at 512 px
 CONDITIONS = {
@@ -49,9 +49,9 @@ class RidParams(Params):
         title="Model",
         description="The pocket defender ships with Atelier; the published one is a download.",
     )
-    budget: float = Field(
-        12.0,
-        gt=0,
+    budget: int = Field(  # whole, since grey levels are: 3.6 would have to become 4, and more than was asked for
+        12,
+        ge=1,
         le=64,
         title="Strength",
         description="How far any colour of any pixel may move, of 255 levels. More protects better, and shows.",

@@ -239,6 +239,7 @@ def test_an_archive_may_be_uploaded():
         (bomb(), "allowed"),
         (of_another_age(), "damaged"),
         (archive_of({f"{n}": b"" for n in range(2001)}), "allowed"),
+        (archive_of({"a.png": b"x"}) + b"PK\x01\x02" * 4001, "about 4002 files"),
     ],
 )
 def test_an_archive_that_cannot_be_unpacked_is_refused(data: bytes, said: str):

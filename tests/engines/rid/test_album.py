@@ -4,16 +4,33 @@ from __future__ import annotations
 
 import io
 import struct
+import tracemalloc
 import zipfile
 import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from PIL import ExifTags, Image, ImageCms
 
-from engines.rid.album import MOST_BYTES, MOST_ENTRIES, Photo, Refused, opened, photos
+from engines.rid.album import (
+    MOST_BYTES,
+    MOST_ENTRIES,
+    MOST_UNPACKED,
+    Photo,
+    Refused,
+    opened,
+    photos,
+    without_previews,
+)
 from studio.errors import InvalidInput
 from tests.engines.rid.tiny import encoded, picture
+
+
+def held(name: str, data: bytes) -> Photo:
+    return Photo(name, lambda: data)
 
 
 def archive(files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
@@ -24,11 +41,20 @@ def archive(files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> byte
     return buffer.getvalue()
 
 
+def refusal(found: Photo | Refused) -> InvalidInput:
+    """Why a file cannot be used, whether that is seen from outside or when it is opened."""
+    if isinstance(found, Refused):
+        return found.error
+    with pytest.raises(InvalidInput) as caught:
+        opened(found)
+    return caught.value
+
+
 def test_a_turned_photo_is_set_upright():
     image = picture(1, 40, 32)
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "a camera"  # turned by 90 degrees; maker
-    found = opened(Photo("a.jpg", encoded(image, "JPEG", exif=exif, quality=95)))
+    found = opened(held("a.jpg", encoded(image, "JPEG", exif=exif, quality=95)))
     assert found.size == (32, 40)
     kept = Image.Exif()
     kept.load(found.info["exif"])
@@ -36,14 +62,16 @@ def test_a_turned_photo_is_set_upright():
     assert kept[0x010F] == "a camera"
 
 
-@pytest.mark.parametrize("mode", ["L", "LA", "P", "1", "RGBA", "RGB", "CMYK", "I;16"])
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "1", "RGBA", "RGB", "CMYK", "I;16", "I;16B"])
 def test_every_kind_of_colours_can_be_used(mode: str):
     image = picture(2)
-    if mode == "I;16":
-        image = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) << 8)
+    if mode.startswith("I;16"):
+        levels = np.asarray(image.convert("L")).astype(np.uint16) << 8 | 0xFF
+        image = Image.frombytes(mode, image.size, levels.astype(">u2" if mode == "I;16B" else "<u2").tobytes())
     else:
         image = image.convert(mode)
-    found = opened(Photo("a", encoded(image, "JPEG" if mode == "CMYK" else "PNG")))
+    kind = {"CMYK": "JPEG", "I;16B": "TIFF"}.get(mode, "PNG")
+    found = opened(held("a", encoded(image, kind)))
     assert found.mode == ("RGBA" if mode in ("LA", "RGBA") else "RGB")
     assert found.size == (40, 32)
     grey = np.asarray(found.convert("L")).astype(float)
@@ -52,11 +80,67 @@ def test_every_kind_of_colours_can_be_used(mode: str):
     assert np.abs(change).mean() < 14 or mode == "1"
 
 
+def test_sixteen_bits_of_white_are_white():
+    for mode in ("I;16", "I;16B"):
+        image = Image.frombytes(mode, (16, 16), b"\xff\xff" * 256)
+        assert opened(held("a", encoded(image, "TIFF"))).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_a_phones_jpeg_with_a_second_picture_inside_is_a_photo():
+    data = encoded(picture(1), "MPO", quality=95, save_all=True, append_images=[picture(2)])
+    found = np.asarray(opened(held("a.jpg", data))).astype(int)
+    assert np.abs(found - np.asarray(picture(1))).mean() < 4
+
+
+def camera_data(thumbnail: bytes) -> bytes:
+    """EXIF as cameras write it: maker, exposure, place, a maker's note, and a thumbnail in a directory of its own."""
+    exif = Image.Exif()
+    exif[0x010F] = "a camera"
+    exif[0x8769] = {0x829A: 0.5, 0x927C: b"note" * 1000}
+    exif[0x8825] = {1: "N"}
+    head = bytearray(exif.tobytes()[6:])  # TIFF, little or big endian as this machine
+    order = "<" if head[:2] == b"II" else ">"
+    first = struct.unpack_from(f"{order}I", head, 4)[0]
+    following = first + 2 + 12 * struct.unpack_from(f"{order}H", head, first)[0]
+    struct.pack_into(f"{order}I", head, following, len(head))
+    at = len(head) + 2 + 3 * 12 + 4
+    head += struct.pack(f"{order}H", 3)
+    for tag, kind, value in ((0x0103, 3, 6), (0x0201, 4, at), (0x0202, 4, len(thumbnail))):
+        packed = struct.pack(f"{order}H2x", value) if kind == 3 else struct.pack(f"{order}I", value)
+        head += struct.pack(f"{order}HHI", tag, kind, 1) + packed
+    return b"Exif\0\0" + bytes(head) + b"\0" * 4 + thumbnail
+
+
+def test_the_thumbnail_of_the_unprotected_photo_goes_and_the_camera_stays():
+    thumbnail = encoded(picture(1, 16, 16), "JPEG")
+    exif = camera_data(thumbnail)
+    read = Image.Exif()
+    read.load(exif)
+    assert read.get_ifd(ExifTags.IFD.IFD1)[0x0202] == len(thumbnail), "the example is as cameras write it"
+    kept = opened(held("a.jpg", encoded(picture(1), "JPEG", exif=exif))).info["exif"]
+    assert thumbnail[:20] not in kept
+    assert b"notenote" not in kept
+    found = Image.Exif()
+    found.load(kept)
+    assert found[0x010F] == "a camera"
+    assert found.get_ifd(ExifTags.IFD.Exif)[0x829A] == 0.5
+    assert found.get_ifd(ExifTags.IFD.GPSInfo)[1] == "N"
+
+
+@hypothesis_settings(max_examples=150, deadline=None, derandomize=True, database=None)
+@given(data=st.data())
+def test_damaged_camera_data_never_cost_the_photo(data: st.DataObject):
+    exif = bytearray(camera_data(b"thumbnail"))
+    for _ in range(data.draw(st.integers(1, 4))):
+        exif[data.draw(st.integers(0, min(len(exif) - 1, 200)))] = data.draw(st.integers(0, 255))
+    assert len(without_previews(bytes(exif))) < 3000
+
+
 def test_a_colour_profile_stays_with_colours_alone():
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    found = opened(Photo("a", encoded(picture(), "PNG", icc_profile=profile)))
+    found = opened(held("a", encoded(picture(), "PNG", icc_profile=profile)))
     assert found.info["icc_profile"] == profile
-    assert "icc_profile" not in opened(Photo("a", encoded(picture().convert("L"), "PNG", icc_profile=profile))).info
+    assert "icc_profile" not in opened(held("a", encoded(picture().convert("L"), "PNG", icc_profile=profile))).info
 
 
 def header_of(width: int, height: int) -> bytes:
@@ -69,8 +153,12 @@ def header_of(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + start + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
 
 
-def animated() -> bytes:
-    return encoded(picture(1), "GIF", save_all=True, append_images=[picture(2), picture(3)])
+def animated(kind: str) -> bytes:
+    return encoded(picture(1), kind, save_all=True, append_images=[picture(2), picture(3)])
+
+
+def of_32_bits(kind: type) -> bytes:
+    return encoded(Image.fromarray(np.full((20, 20), 200, kind)), "TIFF")
 
 
 @pytest.mark.parametrize(
@@ -84,14 +172,23 @@ def animated() -> bytes:
         (encoded(picture(0, 200, 4)), "too small"),
         (header_of(10_000, 10_000), "million"),
         (header_of(100_000, 100_000), "too many pixels"),
-        (animated(), "animated"),
+        (animated("GIF"), "animated"),
+        (animated("PNG"), "animated"),
+        (animated("WEBP"), "animated"),
+        (header_of(16, 3_000_000), "one side is more than 8 times"),
+        (header_of(400, 3_201), "one side is more than 8 times"),
+        (of_32_bits(np.int32), "32 bits"),
+        (of_32_bits(np.float32), "32 bits"),
+        (encoded(picture(), "TIFF")[:-100], "damaged"),
+        (encoded(picture(), "WEBP")[:-100], "damaged"),
+        (b"\0\0\0\x18ftypheic" + b"\0" * 40, "no picture"),
         (b"%PDF-1.7 something", "no picture"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "no picture"),
     ],
 )
 def test_what_cannot_be_used_says_why(data: bytes, said: str):
     with pytest.raises(InvalidInput, match=said) as caught:
-        opened(Photo("a", data))
+        opened(held("a", data))
     assert caught.value.field == "images"
     assert caught.value.remedy
 
@@ -99,9 +196,9 @@ def test_what_cannot_be_used_says_why(data: bytes, said: str):
 def test_an_archive_is_unpacked_by_the_last_part_of_each_name():
     one, two = encoded(picture(1)), encoded(picture(2))
     files = {"../../etc/passwd.png": one, "C:\\photos\\b.png": two, "folder/": b"", "__MACOSX/._a.png": b"x"}
-    found = list(photos([Photo("all.zip", archive(files)), Photo("c.png", one)]))
+    found = list(photos([held("all.zip", archive(files)), held("c.png", one)]))
     assert [photo.name for photo in found] == ["passwd.png", "b.png", "c.png"]
-    assert [photo.data for photo in found if isinstance(photo, Photo)] == [one, two, one]
+    assert [photo.read() for photo in found if isinstance(photo, Photo)] == [one, two, one]
 
 
 def test_one_broken_file_of_an_archive_fails_alone():
@@ -110,29 +207,79 @@ def test_one_broken_file_of_an_archive_fails_alone():
     data = bytearray(archive({"a.png": good, "b.png": encoded(picture(2)), "in.zip": inner}, zipfile.ZIP_STORED))
     at = data.find(encoded(picture(2)))
     data[at + 60] ^= 0xFF  # its check sum no longer fits
-    found = list(photos([Photo("all.zip", bytes(data))]))
-    assert isinstance(found[0], Photo)
-    assert [type(item) for item in found] == [Photo, Refused, Refused]
-    assert "damaged" in found[1].error.message
-    assert "archive inside" in found[2].error.message
+    first, broken, inside = photos([held("all.zip", bytes(data))])
+    assert isinstance(first, Photo)
+    assert opened(first).size == (40, 32)
+    assert "damaged" in refusal(broken).message
+    assert "archive inside" in refusal(inside).message
 
 
 def test_a_locked_archive_says_so():
     data = bytearray(archive({"a.png": encoded(picture())}))
     for magic, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         data[data.find(magic) + offset] |= 1
-    (found,) = photos([Photo("locked.zip", bytes(data))])
+    (found,) = photos([held("locked.zip", bytes(data))])
     assert isinstance(found, Refused)
     assert "password" in found.error.message
 
 
 def test_bombs_are_not_unpacked():
-    (found,) = photos([Photo("bomb.zip", archive({"a.png": b"\0" * (MOST_BYTES + 1)}))])
-    assert isinstance(found, Refused)
-    assert "more than is allowed" in found.error.message
-    (many,) = photos([Photo("many.zip", archive({f"{n}.png": b"" for n in range(MOST_ENTRIES + 1)}))])
+    (found,) = photos([held("bomb.zip", archive({"a.png": b"\0" * (MOST_BYTES + 1)}))])
+    assert "more than is allowed" in refusal(found).message
+    (many,) = photos([held("many.zip", archive({f"{n}.png": b"" for n in range(MOST_ENTRIES + 1)}))])
     assert isinstance(many, Refused)
     assert many.name == "many.zip"
+    (more,) = photos([held("more.zip", archive({}) + b"PK\x01\x02" * (2 * MOST_ENTRIES + 1))])
+    assert "more than the" in refusal(more).message
+
+
+def test_what_archives_hold_is_counted_over_all_of_them():
+    full = archive({f"{n}.png": b"" for n in range(MOST_ENTRIES - 1)})
+    found = list(photos([held("a.zip", full), held("b.zip", archive({"1": b"", "2": b""})), held("c.zip", full[:0])]))
+    assert len(found) == MOST_ENTRIES - 1 + 2
+    assert found[-2].name == "b.zip"
+    assert "allowed together" in refusal(found[-2]).message
+    large = bytearray(archive({"a.png": b"x"}))
+    at = large.find(b"PK\x01\x02") + 24
+    large[at : at + 4] = struct.pack("<I", MOST_BYTES)  # that is what it says it unpacks to
+    found = list(photos(held(f"{n}.zip", bytes(large)) for n in range(MOST_UNPACKED // MOST_BYTES + 2)))
+    assert [type(item) for item in found] == [Photo] * (MOST_UNPACKED // MOST_BYTES) + [Refused] * 2
+    assert "2 GB" in refusal(found[-1]).message
+
+
+def test_nothing_is_read_before_its_turn():
+    turns = []
+
+    def reader(name: str, data: bytes) -> Photo:
+        return Photo(name, lambda: turns.append(name) or data)
+
+    found = photos([reader("a.zip", archive({"x.png": b"1", "y.png": b"2"})), reader("b.png", b"3")])
+    first = next(found)
+    assert turns == ["a.zip"]
+    assert first.read() == b"1"
+    assert [item.read() for item in found] == [b"2", b"3"]
+    assert turns == ["a.zip", "b.png"]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_what_cannot_be_unpacked_within_limits_is_refused(method: int):
+    (found,) = photos([held("bomb.zip", archive({"a.png": b"\0" * 2**24}, method))])
+    assert isinstance(found, Refused)
+    assert "Deflate" in found.error.remedy
+
+
+def test_a_file_that_lies_about_its_size_is_not_unpacked_further():
+    data = bytearray(archive({"a.png": b"\0" * 2**26}))
+    said = struct.pack("<I", 1000)
+    for magic, offset in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
+        at = data.find(magic) + offset
+        data[at : at + 4] = said
+    (found,) = photos([held("bomb.zip", bytes(data))])
+    tracemalloc.start()
+    assert "damaged" in refusal(found).message
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 2**20
 
 
 def of_another_age() -> bytes:
@@ -142,18 +289,17 @@ def of_another_age() -> bytes:
     return bytes(data)
 
 
-def with_broken_lzma() -> bytes:
-    data = bytearray(archive({"a.png": bytes(encoded(picture()))}, zipfile.ZIP_LZMA))
-    at = data.find(b"a.png") + len("a.png") + 4  # behind the header of the compressed stream
+def with_broken_stream() -> bytes:
+    data = bytearray(archive({"a.png": bytes(encoded(picture()))}))
+    at = data.find(b"a.png") + len("a.png")
     data[at : at + 5] = b"\xff" * 5
     return bytes(data)
 
 
 def test_a_broken_stream_is_told_by_its_files_name():
-    (found,) = photos([Photo("all.zip", with_broken_lzma())])
-    assert isinstance(found, Refused)
+    (found,) = photos([held("all.zip", with_broken_stream())])
     assert found.name == "a.png"
-    assert "damaged" in found.error.message
+    assert "damaged" in refusal(found).message
 
 
 @pytest.mark.parametrize(
@@ -165,13 +311,13 @@ def test_a_broken_stream_is_told_by_its_files_name():
     ],
 )
 def test_a_broken_archive_is_told_by_its_name(data: bytes):
-    (found,) = photos([Photo("all.zip", data)])
+    (found,) = photos([held("all.zip", data)])
     assert isinstance(found, Refused)
     assert found.name == "all.zip"
     assert "damaged" in found.error.message
 
 
 def test_an_empty_archive_says_so():
-    (found,) = photos([Photo("none.zip", archive({}))])
+    (found,) = photos([held("none.zip", archive({}))])
     assert isinstance(found, Refused)
     assert "no files" in found.error.message

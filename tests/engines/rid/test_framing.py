@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from engines.rid.framing import Square, spread, squares, taken
+from engines.rid.framing import RAMP, Square, bands, spread, squares
 
 SIZES = [(64, 64), (90, 60), (60, 90), (300, 40), (40, 300), (65, 64), (1000, 16)]
 
@@ -26,11 +26,44 @@ def test_squares_cover_every_pixel_and_overlap(width: int, height: int):
         assert abs(one.left - other.left) + abs(one.top - other.top) <= 0.75 * one.side + 1
 
 
-def test_a_square_picture_is_taken_as_it_is():
-    picture = torch.rand(3, 32, 32)
+def test_a_square_picture_keeps_its_perturbation():
+    delta = torch.rand(3, 32, 32)
     assert squares(32, 32) == [Square(0, 0, 32)]
-    assert torch.equal(taken(picture, squares(32, 32), 32)[0], picture)
-    assert torch.equal(spread(picture[None], squares(32, 32), 32, 32, 2.0), picture)
+    assert torch.equal(spread(delta[None], squares(32, 32), 32, 32, 2.0), delta)
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_the_square_in_the_middle_has_what_was_predicted_for_it_over_its_whole_extent(width: int, height: int):
+    parts, generator = squares(width, height), torch.Generator().manual_seed(1)
+    assert len(parts) % 2 == 1
+    middle, side = parts[len(parts) // 2], min(width, height)
+    assert abs(2 * (middle.left + middle.top) + side - max(width, height)) <= 1
+    deltas = torch.rand(len(parts), 3, 16, 16, generator=generator) - 0.5
+    alone = spread(deltas[len(parts) // 2][None], [Square(0, 0, side)], side, side, 1.0)
+    made = spread(deltas, parts, height, width, 1.0)
+    found = made[:, middle.top : middle.top + side, middle.left : middle.left + side]
+    torch.testing.assert_close(found, alone, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("width", "height"), [(160, 60), (60, 160), (90, 60), (64, 64), (400, 60)])
+@pytest.mark.parametrize("pixels", [1, 700, 10**6])
+def test_bands_are_the_whole_piece_by_piece(width: int, height: int, pixels: int):
+    parts, generator = squares(width, height), torch.Generator().manual_seed(1)
+    deltas = torch.rand(len(parts), 3, 16, 16, generator=generator) - 0.5
+    whole, seen = spread(deltas, parts, height, width, 0.4), torch.zeros(height, width, dtype=torch.int64)
+    for rows, columns, delta in bands(deltas, parts, height, width, 0.4, pixels):
+        assert delta[0].numel() <= max(pixels, min(width, height))
+        torch.testing.assert_close(delta, whole[:, rows, columns])
+        seen[rows, columns] += 1
+    assert (seen == 1).all()
+
+
+def test_where_squares_meet_one_fades_into_the_other():
+    parts = squares(400, 100)
+    deltas = torch.linspace(-1, 1, len(parts)).view(-1, 1, 1, 1).expand(-1, 3, 8, 8)
+    steps = spread(deltas, parts, 100, 400, 1.0)[0, 50].diff().abs()
+    assert steps.max() <= 1.01 * (2 / (len(parts) - 1)) / (RAMP * 100), "no jump: a twentieth of a side a step"
+    assert (steps > 1e-6).sum() <= (len(parts) - 1) * (RAMP * 100 + 1), "nothing is mixed anywhere else"
 
 
 @pytest.mark.parametrize(("width", "height"), SIZES)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from engines.rid.portrait import preprocess_portrait
+from engines.rid.framing import squares
+from engines.rid.portrait import apply_perturbation, preprocess_portrait, protect_levels, taken
+from tests.engines.rid.tiny import picture
 
 
 def halves(width: int = 60, height: int = 40) -> Image.Image:
@@ -45,3 +48,25 @@ def test_any_size_gives_the_square(size: tuple[int, int]):
     _, tensor = preprocess_portrait(Image.new("RGB", size, (255, 255, 255)), 16)
     assert tuple(tensor.shape) == (3, 16, 16)
     assert tensor.min() == 1
+
+
+@pytest.mark.parametrize("size", [(40, 32), (32, 40), (16, 16)])
+def test_squares_are_taken_as_a_crop_of_them_would_be(size: tuple[int, int]):
+    rgb = picture(1, *size)
+    parts = squares(*size)
+    found = taken(rgb, parts, 16)
+    assert found.shape == (len(parts), 3, 16, 16)
+    for square, part in zip(found, parts, strict=True):
+        box = (part.left, part.top, part.left + part.side, part.top + part.side)
+        assert torch.equal(square, preprocess_portrait(rgb.crop(box), 16)[1])
+
+
+def test_a_picture_protected_in_bands_is_the_one_protected_at_once():
+    levels = np.asarray(picture(2, 40, 24))
+    delta = 0.1 * torch.rand(3, 24, 40) - 0.05
+    image = torch.from_numpy(levels.copy()).permute(2, 0, 1).float() / 127.5 - 1
+    whole = apply_perturbation(image, delta)[1].permute(1, 2, 0).numpy()
+    rows = [slice(0, 10), slice(10, 24)]
+    made = protect_levels(levels, ((part, slice(0, 40), delta[:, part]) for part in rows))
+    assert np.array_equal(made, whole)
+    assert np.abs(whole.astype(int) - levels).max() > 3

@@ -22,8 +22,8 @@ def params(**values) -> RidParams:
     [
         ({"images": ()}, "images"),
         ({"images": (PHOTO,) * (MOST_FILES + 1)}, "images"),
-        ({"budget": 25.0}, "budget"),
-        ({"model": "published", "budget": 7.0}, "budget"),
+        ({"budget": 25}, "budget"),
+        ({"model": "published", "budget": 7}, "budget"),
         ({"task": "thief", "conditions": ()}, "conditions"),
         ({"task": "thief", "conditions": ("clean", "clean")}, "conditions"),
         ({"task": "thief", "conditions": ("rid", "random")}, "conditions"),
@@ -36,7 +36,7 @@ def test_what_cannot_work_is_refused_at_its_field(values: dict, field: str):
     assert caught.value.remedy
 
 
-@pytest.mark.parametrize("budget", [0, -1, 65, float("nan")])
+@pytest.mark.parametrize("budget", [0, -1, 65, 0.5, 3.6, float("nan")])
 def test_strengths_that_are_none_are_refused(budget: float):
     with pytest.raises(ValueError, match="budget"):
         params(budget=budget)
