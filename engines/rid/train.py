@@ -17,11 +17,24 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from engines.rid.adv_sds import adv_sds_loss, rid_total_loss
-from engines.rid.defender import Defender
+from engines.rid.defender import GREY_LEVELS, Defender
 from engines.rid.jpeg import jpeg_proxy
-from engines.rid.levels import to_float
+from engines.rid.levels import to_float, to_levels
 from engines.rid.surrogate import Diffusion
 from engines.shared.training import beside
+
+__all__ = [  # with the units, for whoever writes a recipe
+    "GREY_LEVELS",
+    "PROMPT",
+    "Protecting",
+    "build",
+    "drawn",
+    "hidden",
+    "shaken",
+    "surrogate_loss",
+    "to_float",
+    "to_levels",
+]
 
 PROMPT = " "  # of the surrogates in training
 REGRESSION = 0.3  # weight of the L1 to the targets; at 10 its gradient is 29 times that of the distillation
