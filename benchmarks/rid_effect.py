@@ -5,6 +5,7 @@
     python -m benchmarks.rid_effect --identities 0:4 --budgets 12,24 --purify jpeg75,jpeg50,resize,blur,noise
     python -m benchmarks.rid_effect --model portraits_b --conditions none,clean,random,rid_unseen,pgd_unseen
     python -m benchmarks.rid_effect --thief nobody --purify jpeg75,jpeg50,resize,blur,noise,diffusion
+    python -m benchmarks.rid_effect --photo assets/examples/photos/astronaut.png --box 90,0,370,280
     python -m benchmarks.rid_effect --report runs/rid_effect.jsonl
 
 A thief learns a toy person from six pictures and draws 16; the judge compares them with twelve other pictures of that
@@ -18,6 +19,10 @@ weights or settings stand on lines of their own. Conditions:
     pgd, aspl    search against the thief's own model, as it is (AdvDM) and learning meanwhile (Anti-DreamBooth)
     *_unseen     the same against the other portrait model, which has an autoencoder of its own: what the thief starts
                  from was not there when the perturbation was made
+
+With --photo the person is a real one: six views of one photograph are posted, and what thieves draw is compared
+with twelve others of it. The judge knows toy people alone and says nothing where it sees no face in them: look at
+--sheets, and at the distance to the nearest true picture.
 
 The thief "nobody" learns nothing: only what is posted is judged, and what each purification leaves of it is measured.
 Settings are chosen on identities from 10,000 on and reported on the first ones. Intervals are bootstrapped over
@@ -50,6 +55,7 @@ from engines.rid.identity import Recogniser, shipped
 from engines.rid.lab import sheet
 from engines.rid.levels import opened, stored, to_float, to_levels
 from engines.rid.pipeline import file_revision, load_diffusion
+from engines.rid.portrait import upright_rgb
 from engines.rid.presets import JUDGE, MODELS, SURROGATES, Surrogate
 from engines.rid.purify import left
 from engines.rid.quality import structural_similarity, visibility_metrics
@@ -103,10 +109,12 @@ class Places:
 class Bench:
     """The models, and everything that is the same for many rows. Loads what is asked for, once."""
 
-    def __init__(self, places: Places, surrogate: Surrogate, steps: int | None = None) -> None:
-        self.places, self.surrogate, self.steps = places, surrogate, steps
+    def __init__(
+        self, places: Places, surrogate: Surrogate, steps: int | None = None, photo: np.ndarray | None = None
+    ) -> None:
+        self.places, self.surrogate, self.steps, self.photo = places, surrogate, steps, photo
         self.model = lru_cache(maxsize=2)(lambda name: load_diffusion(places.assets / name))
-        self.pictures = lru_cache(maxsize=1)(portraits)
+        self.pictures = lru_cache(maxsize=1)(self._pictures)
         self.defender = lru_cache(maxsize=6)(checkpoints.load)
 
     @property
@@ -146,10 +154,13 @@ class Bench:
         """The key of a job's row."""
         return {**asdict(job), "setting": digest(self.setting(job)), "maker": digest(self.maker(job))}
 
+    def _pictures(self, identity: int) -> np.ndarray:  # uint8 [LEARNED + HELD_OUT, S, S, 3]
+        return portraits(identity) if self.photo is None else views(self.photo, self.surrogate.side, identity)
+
     @cached_property
     def world(self) -> str:
-        """Changes where people are drawn otherwise."""
-        return digest(people.render([people.sample(FIRST, 0)]).rgb.numpy().tolist())
+        """Who is shown, and how."""
+        return world() if self.photo is None else digest([self.photo.tolist()])
 
     def _against(self, job: Job) -> str:
         return OTHER[job.model] if job.condition.endswith("_unseen") else job.model
@@ -200,7 +211,7 @@ class Bench:
         row = {**self.key(job), "made_by": self.maker(job), "settings": self.setting(job)}
         if job.condition == "none":
             drawn = theft.anybody(self.model(job.model), DRAWN, surrogate=self.surrogate, stream=stream)
-            return row | theft.likeness(self.judge, person[LEARNED:], None, drawn), drawn
+            return row | self._likeness(person, None, drawn), drawn
         posted = self.posted(job)
         row |= seen(person[:LEARNED], stored(posted)) | self._left(job, posted)
         if job.thief == NOBODY:
@@ -215,7 +226,11 @@ class Bench:
             purify=job.purify,
             stream=stream,
         )
-        return row | theft.likeness(self.judge, person[LEARNED:], posted, drawn), torch.cat([posted, drawn])
+        return row | self._likeness(person, posted, drawn), torch.cat([posted, drawn])
+
+    def _likeness(self, person: np.ndarray, posted: Tensor | None, drawn: Tensor) -> dict[str, Any]:
+        near = round(nearest(person[LEARNED:], stored(drawn)), 2)
+        return theft.likeness(self.judge, person[LEARNED:], posted, drawn) | {"nearest": near}
 
     def _left(self, job: Job, posted: Tensor) -> dict[str, float]:
         """What a purification leaves of a perturbation."""
@@ -242,6 +257,31 @@ def portraits(identity: int) -> np.ndarray:  # uint8 [LEARNED + HELD_OUT, S, S, 
     """Pictures of a person, those that are posted first."""
     shown = [people.sample(FIRST + identity, 1000 * identity + view) for view in range(LEARNED + HELD_OUT)]
     return stored(people.render(shown).rgb.float() * 2 - 1)
+
+
+def world() -> str:
+    """Changes where toy people are drawn otherwise."""
+    return digest(people.render([people.sample(FIRST, 0)]).rgb.numpy().tolist())
+
+
+def views(photo: np.ndarray, side: int, seed: int) -> np.ndarray:  # uint8 [H, W, 3] -> [LEARNED + HELD_OUT, S, S, 3]
+    """Squares of a photograph of about the same place and size, half of them mirrored: as near as one photo comes to
+    several of one person.
+    """
+    image, rng = Image.fromarray(photo), np.random.default_rng(seed)
+    taken = []
+    for view in range(LEARNED + HELD_OUT):
+        size = round(min(image.size) * rng.uniform(0.8, 1.0))
+        left, top = (int(rng.integers(0, length - size + 1)) for length in image.size)
+        square = image.crop((left, top, left + size, top + size)).resize((side, side), Image.Resampling.BICUBIC)
+        taken.append(np.asarray(square)[:, :: 1 if view % 2 else -1])
+    return np.stack(taken)
+
+
+def nearest(person: np.ndarray, drawn: np.ndarray) -> float:  # uint8 [N, S, S, 3], [M, S, S, 3] -> grey levels
+    """How far what was drawn is from the nearest true picture: root of the mean square, mean over what was drawn."""
+    apart = drawn[:, None].astype(np.float32) - person[None]
+    return float(np.sqrt(np.square(apart).mean(axis=(2, 3, 4))).min(axis=1).mean())
 
 
 def seen(clean: np.ndarray, posted: np.ndarray) -> dict[str, float | None]:  # uint8 [N, S, S, 3]
@@ -303,7 +343,17 @@ def key_of(row: dict[str, Any]) -> tuple[Any, ...]:
 COLUMNS = (
     *("condition", "grey levels", "thief", "purified", "model", "setting", "maker", "n", "kept identity"),
     *("less than noise", "less than clean", "similarity", "n with a face", "kept in what is posted"),
-    *("similarity posted", "no face", "Fréchet", "BRISQUE", "PSNR", "SSIM", "left: energy", "left: latents"),
+    *(
+        "similarity posted",
+        "no face",
+        "Fréchet",
+        "nearest",
+        "BRISQUE",
+        "PSNR",
+        "SSIM",
+        "left: energy",
+        "left: latents",
+    ),
 )
 
 
@@ -325,8 +375,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         cells = [condition, f"{budget:g}", *key[2:], len(found), mean_of(found, "kept")]
         cells += [less(found, noise), less(found, clean), mean_of(found, "ism")]
         cells += [sum(row.get("ism") is not None for row in found.values())]
-        names = ("kept_posted", "ism_posted", "fdfr", "fid", "brisque", "psnr", "ssim", "left_energy", "left_latents")
-        cells += [mean_of(found, name) for name in names]
+        names = ("kept_posted", "ism_posted", "fdfr", "fid", "nearest", "brisque", "psnr", "ssim")
+        cells += [mean_of(found, name) for name in (*names, "left_energy", "left_latents")]
         lines.append(f"| {' | '.join(str(cell) for cell in cells)} |")
     return "\n".join(lines)
 
@@ -351,6 +401,12 @@ def shown(values: list[float | None]) -> str:
     return f"{mean:.3f} ({low:.3f} to {high:.3f})"
 
 
+def photographed(path: Path, box: str) -> np.ndarray:  # uint8 [H, W, 3]
+    """The part of a photo that shows a face and its surroundings."""
+    image = upright_rgb(Image.open(path))
+    return np.asarray(image.crop(tuple(map(int, box.split(",")))) if box else image)
+
+
 def main() -> None:
     """Read the flags; compute what is missing; print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -371,6 +427,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/rid_effect.jsonl"))
     parser.add_argument("--cache", type=Path, default=Path("runs/rid_posted"), help="of what was searched for")
     parser.add_argument("--sheets", type=Path, help="folder for pictures of every row")
+    parser.add_argument("--photo", type=Path, help="a real person instead of toy ones")
+    parser.add_argument("--box", default="", help="left,top,right,bottom of the face and its surroundings, in pixels")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--report", type=Path, help="only print the table of a file")
     options = parser.parse_args()
@@ -378,7 +436,9 @@ def main() -> None:
     if options.report is None:
         unseen = options.unseen or folder.parent / "rid_alone"
         places = Places(options.assets, options.judge, options.defender, unseen, options.cache)
-        compute(Bench(places, SURROGATES["pocket"], options.steps), jobs(options), options.out, options.sheets)
+        photo = photographed(options.photo, options.box) if options.photo else None
+        bench = Bench(places, SURROGATES["pocket"], options.steps, photo)
+        compute(bench, jobs(options), options.out, options.sheets)
     print(table(read_rows(options.report or options.out)))
 
 

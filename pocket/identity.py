@@ -168,8 +168,8 @@ def examine(net: Embedder, identities: int = 200, views: int = 6, seed: int = 5)
     """Verification of unseen identities at thresholds chosen on others, and what it makes of broken samples.
 
     Of every pair of pictures of the examined identities, as many of different ones as of the same are drawn. A
-    thief's pictures are compared with the mean of a person's true ones, which is nearer to each of these than they are
-    to one another: that has a threshold of its own, "mean_threshold".
+    thief's pictures are compared with the mean of a person's true ones, which is nearer to each of these than they
+    are to one another: that has a threshold of its own, "mean_threshold".
     """
     generator = torch.Generator().manual_seed(seed)
     chosen, examined = (_embedded(net, *who, views) for who in ((CHOOSING, identities // 2), (EXAMINING, identities)))

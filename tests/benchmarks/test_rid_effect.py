@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from benchmarks import rid_effect
-from benchmarks.rid_effect import Bench, Job, Places, compute, digest, jobs, table
+from benchmarks.rid_effect import Bench, Job, Places, compute, digest, jobs, nearest, photographed, table, views
 from benchmarks.rows import read_rows
 from engines.rid import checkpoints, theft
 from engines.rid.identity import shipped
@@ -39,7 +40,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
     monkeypatch.setattr(theft, "SEARCH", (1, 2))
     monkeypatch.setattr(theft, "ALTERNATION", (1, 2, 1))
     monkeypatch.setattr(rid_effect, "DRAWN", 3)
-    monkeypatch.setattr(Bench, "world", "toy")
+    monkeypatch.setattr(rid_effect, "world", lambda: "toys")
     shipped.cache_clear()
     return Places(
         tmp_path,
@@ -149,6 +150,41 @@ def test_the_floor_is_computed_once_for_all_thieves():
     ]
     assert [len(found) for found in floors] == [1, 1, 1]
     assert len({found[0] for found in floors}) == 1
+
+
+def test_a_photograph_stands_for_a_person(places: Places, tmp_path: Path):
+    path, out = tmp_path / "photo.png", tmp_path / "rows.jsonl"
+    picture(3, 90, 70).save(path)
+    photo = photographed(path, "10,0,80,70")
+    assert photo.shape == (70, 70, 3)
+    assert np.array_equal(photo, np.asarray(picture(3, 90, 70))[:, 10:80])
+    shown = views(photo, SIDE, 0)
+    assert shown.shape == (rid_effect.LEARNED + rid_effect.HELD_OUT, SIDE, SIDE, 3)
+    assert len({view.tobytes() for view in shown}) == len(shown)
+    real = Bench(places, replace(SURROGATES["pocket"], side=SIDE), 1, photo)
+    assert np.array_equal(real.pictures(0), shown)
+    job = Job(0, "clean", 0.0, "full", "none", "portraits")
+    assert real.setting(job)["world"] != bench(places).setting(job)["world"]
+    compute(real, iter([job]), out, tmp_path / "sheets")
+    assert read_rows(out)[0]["nearest"] > 0
+    (sheet,) = (tmp_path / "sheets").glob("*.png")
+    with Image.open(sheet) as page:
+        assert page.width == 11 * (SIDE + 4) - 4
+
+
+def test_toy_people_are_drawn_anew_for_every_identity(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(rid_effect, "LEARNED", 1)
+    monkeypatch.setattr(rid_effect, "HELD_OUT", 1)
+    one, other = rid_effect.portraits(0), rid_effect.portraits(1)
+    assert one.shape == (2, 64, 64, 3)
+    assert np.abs(one.astype(int) - other).mean() > 5
+    assert rid_effect.world() == rid_effect.world()
+
+
+def test_the_nearest_true_picture_is_found():
+    person = np.stack([np.full((4, 4, 3), level, np.uint8) for level in (0, 100)])
+    drawn = np.stack([np.full((4, 4, 3), level, np.uint8) for level in (103, 1, 200)])
+    assert nearest(person, drawn) == pytest.approx((3 + 1 + 100) / 3)
 
 
 def test_an_unknown_condition_is_refused():
