@@ -209,6 +209,7 @@ class Bench:
         """The row of a job, and what was posted and drawn, [N, 3, S, S]."""
         person, stream = self.pictures(job.identity), stream_of(job)
         row = {**self.key(job), "made_by": self.maker(job), "settings": self.setting(job)}
+        row |= {"family": self._file(job).parent.name} if job.kind == "rid" else {}
         if job.condition == "none":
             drawn = theft.anybody(self.model(job.model), DRAWN, surrogate=self.surrogate, stream=stream)
             return row | self._likeness(person, None, drawn), drawn
@@ -372,7 +373,9 @@ def table(rows: list[dict[str, Any]]) -> str:
         found = groups[key]
         noise = groups.get(("random", budget, *where, ""), {}) if condition != "random" else {}
         clean = groups.get(("clean", 0.0, *where, ""), {}) if condition != "clean" else {}
-        cells = [condition, f"{budget:g}", *key[2:], len(found), mean_of(found, "kept")]
+        family = next(iter(found.values())).get("family", "")
+        cells = [condition, f"{budget:g}", *key[2:-1], f"{family} {key[-1]}".strip(), len(found)]
+        cells += [mean_of(found, "kept")]
         cells += [less(found, noise), less(found, clean), mean_of(found, "ism")]
         cells += [sum(row.get("ism") is not None for row in found.values())]
         names = ("kept_posted", "ism_posted", "fdfr", "fid", "nearest", "brisque", "psnr", "ssim")

@@ -109,6 +109,7 @@ def test_a_defender_that_knows_the_thiefs_model_is_not_unseen(places: Places, tm
     with pytest.raises(ValueError, match="nothing about it is unseen"):
         rows_of(places, out, conditions="rid_unseen")
     (row,) = rows_of(places, out, conditions="rid_unseen", model="portraits_b")
+    assert f"rid_alone {row['maker']}" in table([row]), "which family of defenders it was stands in the table"
     both = bench(places).key(Job(0, "rid", 12.0, "full", "none", "portraits_b"))
     assert row["maker"] != both["maker"]
 
