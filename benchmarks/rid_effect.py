@@ -2,219 +2,447 @@
 
     python -m benchmarks.rid_effect --identities 0:16 --out runs/rid_effect.jsonl
     python -m benchmarks.rid_effect --identities 0:4 --thief lora --out runs/rid_effect.jsonl
-    python -m benchmarks.rid_effect --identities 0:4 --purify jpeg75,jpeg50,resize,blur,noise,diffusion --out ...
+    python -m benchmarks.rid_effect --identities 0:4 --budgets 12,24 --purify jpeg75,jpeg50,resize,blur,noise
+    python -m benchmarks.rid_effect --model portraits_b --conditions none,clean,random,rid_unseen,pgd_unseen
+    python -m benchmarks.rid_effect --thief nobody --purify jpeg75,jpeg50,resize,blur,noise,diffusion
+    python -m benchmarks.rid_effect --photo assets/examples/photos/astronaut.png --box 90,0,370,280
     python -m benchmarks.rid_effect --report runs/rid_effect.jsonl
 
 A thief learns a toy person from six pictures and draws 16; the judge compares them with twelve other pictures of that
-person. Every row is one thief; rows that are there are not computed again. Settings are chosen on identities from
-10,000 on and reported on the first ones. Intervals are bootstrapped over identities.
+person. Every row is one thief and says what made it: rows that are there are not computed again, and rows of other
+weights or settings stand on lines of their own. Conditions:
+
+    none         nobody is learned: the floor, from the same noise
+    clean        the pictures as they are
+    random       random signs of the whole budget
+    rid          the defender, trained against both portrait models
+    pgd, aspl    search against the thief's own model, as it is (AdvDM) and learning meanwhile (Anti-DreamBooth)
+    *_unseen     the same against the other portrait model, which has an autoencoder of its own: what the thief starts
+                 from was not there when the perturbation was made
+
+With --photo the person is a real one: six views of one photograph are posted, and what thieves draw is compared
+with twelve others of it. The judge knows toy people alone and says nothing where it sees no face in them: look at
+--sheets, and at the distance to the nearest true picture.
+
+The thief "nobody" learns nothing: only what is posted is judged, and what each purification leaves of it is measured.
+Settings are chosen on identities from 10,000 on and reported on the first ones. Intervals are bootstrapped over
+identities.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from benchmarks.rows import append_row, read_rows
-from engines.rid import checkpoints
+from benchmarks.rows import append_row, interval, read_rows
+from engines.rid import checkpoints, theft
 from engines.rid.defender import GREY_LEVELS
 from engines.rid.identity import Recogniser, shipped
-from engines.rid.lab import levels, likeness
-from engines.rid.pgd import protect_by_search
-from engines.rid.pipeline import load_diffusion
-from engines.rid.portrait import apply_perturbation
-from engines.rid.presets import JUDGE, MODELS, SURROGATES
-from engines.rid.purify import purified
-from engines.rid.quality import structural_similarity
-from engines.rid.surrogate import Diffusion
-from engines.rid.thief import Way, generate, personalise
+from engines.rid.lab import sheet
+from engines.rid.levels import opened, stored, to_float, to_levels
+from engines.rid.pipeline import file_revision, load_diffusion
+from engines.rid.portrait import upright_rgb
+from engines.rid.presets import JUDGE, MODELS, SURROGATES, Surrogate
+from engines.rid.purify import left
+from engines.rid.quality import structural_similarity, visibility_metrics
+from engines.rid.thief import Way
+from engines.shared.pipeline import folder_revision
 from pocket import people
 from studio.flags import seeds_of
 
 FIRST = 50_000_000  # seed of the first reported identity; no model has seen it
 LEARNED, HELD_OUT, DRAWN = 6, 12, 16  # pictures of an identity, and from a thief
-BUDGETS = (3.0, 4.0, 6.0, 12.0, 24.0)
-SEARCH = (10, 9)
-KEY = ("identity", "condition", "budget", "thief", "purify", "model")
+BUDGETS = (3.0, 4.0, 6.0, 12.0, 24.0)  # grey levels: those published, and those of the pocket model
+CONDITIONS = ("none", "clean", "random", "rid", "pgd", "aspl", "rid_unseen", "pgd_unseen", "aspl_unseen")
+WITHOUT_BUDGET = ("none", "clean")
+OTHER = {
+    "portraits": "portraits_b",
+    "portraits_b": "portraits",
+}  # the model that a thief's does not share a part with
+NOBODY = "nobody"
+JOB = ("identity", "condition", "budget", "thief", "purify", "model")
+KEY = (*JOB, "setting", "maker")  # what has to be equal for a row to be the same row
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is asked for; one row."""
+
+    identity: int
+    condition: str
+    budget: float  # grey levels; 0 where nothing is changed
+    thief: str
+    purify: str
+    model: str  # folder that the thief starts from
+
+    @property
+    def kind(self) -> str:
+        """The condition, whoever it is made against."""
+        return self.condition.removesuffix("_unseen")
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where everything lies."""
+
+    assets: Path  # folder of both portrait models
+    judge: Path
+    defenders: Path  # trained against both
+    unseen: Path  # trained against the one that the thief does not start from
+    cache: Path  # of perturbations that were searched for
+
+
+class Bench:
+    """The models, and everything that is the same for many rows. Loads what is asked for, once."""
+
+    def __init__(
+        self, places: Places, surrogate: Surrogate, steps: int | None = None, photo: np.ndarray | None = None
+    ) -> None:
+        self.places, self.surrogate, self.steps, self.photo = places, surrogate, steps, photo
+        self.model = lru_cache(maxsize=2)(lambda name: load_diffusion(places.assets / name))
+        self.pictures = lru_cache(maxsize=1)(self._pictures)
+        self.defender = lru_cache(maxsize=6)(checkpoints.load)
+
+    @property
+    def judge(self) -> Recogniser:
+        """Who says whom a picture shows."""
+        return shipped(self.places.judge)
+
+    def way(self, job: Job) -> Way:
+        """How the thief learns."""
+        steps = {"steps": self.steps} if self.steps else {}
+        return Way(job.thief, **(self.surrogate.ways[job.thief] | steps))
+
+    def setting(self, job: Job) -> dict[str, Any]:
+        """All that decides a row beside its key and its maker."""
+        facts = {
+            "world": self.world,
+            "judge": [short(folder_revision(self.places.judge)), self.judge.threshold],
+            "surrogate": short(folder_revision(self.places.assets / job.model)),
+            "counts": [LEARNED, HELD_OUT, DRAWN],
+            "guidance": self.surrogate.guidance,
+        }
+        learning = job.thief != NOBODY and job.condition != "none"
+        return facts | ({"way": asdict(self.way(job))} if learning else {})
+
+    def maker(self, job: Job) -> dict[str, Any]:
+        """What the perturbation was made by. Raises ValueError for a defender that knows the thief's model."""
+        if job.kind == "rid":
+            return {"defender": short(file_revision(self._file(job)))}
+        if job.kind in ("pgd", "aspl"):
+            against = short(folder_revision(self.places.assets / self._against(job)))
+            way = Way("full", **self.surrogate.ways["full"])
+            how = theft.SEARCH if job.kind == "pgd" else [theft.ALTERNATION, asdict(way)]
+            return {"against": against, "how": how}
+        return {}
+
+    def key(self, job: Job) -> dict[str, Any]:
+        """The key of a job's row."""
+        return {**asdict(job), "setting": digest(self.setting(job)), "maker": digest(self.maker(job))}
+
+    def _pictures(self, identity: int) -> np.ndarray:  # uint8 [LEARNED + HELD_OUT, S, S, 3]
+        return portraits(identity) if self.photo is None else views(self.photo, self.surrogate.side, identity)
+
+    @cached_property
+    def world(self) -> str:
+        """Who is shown, and how."""
+        return world() if self.photo is None else digest([self.photo.tolist()])
+
+    def _against(self, job: Job) -> str:
+        return OTHER[job.model] if job.condition.endswith("_unseen") else job.model
+
+    def _file(self, job: Job) -> Path:
+        found = MODELS["pocket"].file_for(job.budget)
+        if found is None:
+            raise ValueError(f"no defender reaches {job.budget} grey levels")
+        unseen = job.condition.endswith("_unseen")
+        folder = self.places.unseen if unseen else self.places.defenders
+        if unseen and job.model in json.loads((folder / "training.json").read_text())["surrogates"]:
+            raise ValueError(f"{folder.name} was trained against {job.model}: nothing about it is unseen")
+        return folder / found[1]
+
+    def posted(self, job: Job) -> Tensor:  # [LEARNED, 3, S, S] in [-1, 1], on whole grey levels
+        """The pictures as they are handed over; what was searched for is found again in the cache."""
+        clean = opened(self.pictures(job.identity)[:LEARNED])
+        if job.kind not in ("pgd", "aspl"):
+            return self._perturbed(job, clean)
+        facts = [job.identity, job.kind, job.budget, self.maker(job), digest(to_levels(clean).tolist())]
+        path = self.places.cache / f"{digest(facts)}.safetensors"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file({"posted": to_levels(self._perturbed(job, clean)).contiguous()}, path.with_suffix(".tmp"))
+            path.with_suffix(".tmp").replace(path)
+        return to_float(load_file(path)["posted"])
+
+    def _perturbed(self, job: Job, clean: Tensor) -> Tensor:
+        return theft.perturbed(
+            job.kind,
+            clean,
+            eps=job.budget / GREY_LEVELS,
+            models=[self.model(self._against(job))] if job.kind in ("pgd", "aspl") else [],
+            surrogate=self.surrogate,
+            defend=partial(self._defended, job),
+            stream=stream_of(job),
+        )
+
+    @torch.no_grad()
+    def _defended(self, job: Job, clean: Tensor) -> Tensor:
+        """By the smallest defender that reaches the budget."""
+        defender = self.defender(self._file(job))
+        return defender(clean) * (job.budget / GREY_LEVELS / defender.eps)
+
+    def row(self, job: Job) -> tuple[dict[str, Any], Tensor | None]:
+        """The row of a job, and what was posted and drawn, [N, 3, S, S]."""
+        person, stream = self.pictures(job.identity), stream_of(job)
+        row = {**self.key(job), "made_by": self.maker(job), "settings": self.setting(job)}
+        row |= {"family": self._file(job).parent.name} if job.kind == "rid" else {}
+        if job.condition == "none":
+            drawn = theft.anybody(self.model(job.model), DRAWN, surrogate=self.surrogate, stream=stream)
+            return row | self._likeness(person, None, drawn), drawn
+        posted = self.posted(job)
+        row |= seen(person[:LEARNED], stored(posted)) | self._left(job, posted)
+        if job.thief == NOBODY:
+            control = theft.identity(self.judge, person[LEARNED:], stored(posted))
+            return row | {f"{name}_posted": control.get(name) for name in ("kept", "ism")}, None
+        drawn = theft.stolen_pictures(
+            self.model(job.model),
+            posted,
+            self.way(job),
+            DRAWN,
+            surrogate=self.surrogate,
+            purify=job.purify,
+            stream=stream,
+        )
+        return row | self._likeness(person, posted, drawn), torch.cat([posted, drawn])
+
+    def _likeness(self, person: np.ndarray, posted: Tensor | None, drawn: Tensor) -> dict[str, Any]:
+        near = round(nearest(person[LEARNED:], stored(drawn)), 2)
+        return theft.likeness(self.judge, person[LEARNED:], posted, drawn) | {"nearest": near}
+
+    def _left(self, job: Job, posted: Tensor) -> dict[str, float]:
+        """What a purification leaves of a perturbation."""
+        if job.purify == "none" or job.condition == "clean":
+            return {}
+        found = left(
+            opened(self.pictures(job.identity)[:LEARNED]),
+            posted,
+            job.purify,
+            model=self.model(job.model),
+            prompt=self.surrogate.person,
+            guidance=self.surrogate.guidance,
+            stream=partial(stream_of(job), "purify"),
+        )
+        return {f"left_{name}": round(value, 4) for name, value in asdict(found).items()}
+
+
+def stream_of(job: Job) -> Callable[[str], torch.Generator]:
+    """Randomness of an identity, the same under every condition."""
+    return lambda purpose: torch.Generator().manual_seed(theft.seed_of(FIRST + job.identity, purpose))
+
+
+def portraits(identity: int) -> np.ndarray:  # uint8 [LEARNED + HELD_OUT, S, S, 3]
+    """Pictures of a person, those that are posted first."""
+    shown = [people.sample(FIRST + identity, 1000 * identity + view) for view in range(LEARNED + HELD_OUT)]
+    return stored(people.render(shown).rgb.float() * 2 - 1)
+
+
+def world() -> str:
+    """Changes where toy people are drawn otherwise."""
+    return digest(people.render([people.sample(FIRST, 0)]).rgb.numpy().tolist())
+
+
+def views(photo: np.ndarray, side: int, seed: int) -> np.ndarray:  # uint8 [H, W, 3] -> [LEARNED + HELD_OUT, S, S, 3]
+    """Squares of a photograph of about the same place and size, half of them mirrored: as near as one photo comes to
+    several of one person.
+    """
+    image, rng = Image.fromarray(photo), np.random.default_rng(seed)
+    taken = []
+    for view in range(LEARNED + HELD_OUT):
+        size = round(min(image.size) * rng.uniform(0.8, 1.0))
+        left, top = (int(rng.integers(0, length - size + 1)) for length in image.size)
+        square = image.crop((left, top, left + size, top + size)).resize((side, side), Image.Resampling.BICUBIC)
+        taken.append(np.asarray(square)[:, :: 1 if view % 2 else -1])
+    return np.stack(taken)
+
+
+def nearest(person: np.ndarray, drawn: np.ndarray) -> float:  # uint8 [N, S, S, 3], [M, S, S, 3] -> grey levels
+    """How far what was drawn is from the nearest true picture: root of the mean square, mean over what was drawn."""
+    apart = drawn[:, None].astype(np.float32) - person[None]
+    return float(np.sqrt(np.square(apart).mean(axis=(2, 3, 4))).min(axis=1).mean())
+
+
+def seen(clean: np.ndarray, posted: np.ndarray) -> dict[str, float | None]:  # uint8 [N, S, S, 3]
+    """How visible a protection is, over all pictures of a person."""
+    _, _, psnr = visibility_metrics(clean, posted)
+    alike = [structural_similarity(a, b) for a, b in zip(clean, posted, strict=True)]
+    return {"psnr": round(psnr, 2) if np.isfinite(psnr) else None, "ssim": round(float(np.mean(alike)), 4)}
+
+
+def short(revision: str) -> str:
+    """Twelve digits of a hash."""
+    return revision.rpartition(":")[2][:12]
+
+
+def digest(facts: Any) -> str:
+    """Twelve digits that change with any of the facts; nothing for none."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12] if facts else ""
+
+
+def jobs(options: argparse.Namespace) -> Iterator[Job]:
+    """One row each, identity by identity, so that a run that is stopped has whole identities."""
+    budgets = [float(text) for text in options.budgets.split(",")]
+    for identity in seeds_of(options.identities):
+        for purify in options.purify.split(","):
+            for condition in options.conditions.split(","):
+                if condition not in CONDITIONS:
+                    raise ValueError(f"no condition is called {condition!r}: {', '.join(CONDITIONS)}")
+                if condition == "none":  # nothing is learned: the same for every thief and purification
+                    if purify == options.purify.split(",")[0] and options.thief != NOBODY:
+                        yield Job(identity, condition, 0.0, NOBODY, "none", options.model)
+                    continue
+                for budget in [0.0] if condition in WITHOUT_BUDGET else budgets:
+                    yield Job(identity, condition, budget, options.thief, purify, options.model)
+
+
+def compute(bench: Bench, todo: Iterator[Job], out: Path, sheets: Path | None = None) -> None:
+    """Append the rows that are missing."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    known = {key_of(row) for row in read_rows(out)}
+    for job in todo:
+        if key_of(bench.key(job)) in known:
+            continue
+        begun = time.process_time()
+        row, shown = bench.row(job)
+        row["seconds"] = round(time.process_time() - begun, 1)
+        append_row(out, row)
+        if sheets and shown is not None:
+            sheets.mkdir(parents=True, exist_ok=True)
+            name = "-".join(str(row[part]) for part in KEY if row[part] != "")
+            Image.fromarray(sheet(stored(shown), 11)).save(sheets / f"{name}.png")
+        print({name: value for name, value in row.items() if name not in ("settings", "made_by")}, flush=True)
+
+
+def key_of(row: dict[str, Any]) -> tuple[Any, ...]:
+    """The key as it is compared; rows of old files lack parts of it."""
+    return tuple(row.get(name) for name in KEY)
+
+
+COLUMNS = (
+    *("condition", "grey levels", "thief", "purified", "model", "setting", "maker", "n", "kept identity"),
+    *("less than noise", "less than clean", "similarity", "n with a face", "kept in what is posted"),
+    *(
+        "similarity posted",
+        "no face",
+        "Fréchet",
+        "nearest",
+        "BRISQUE",
+        "PSNR",
+        "SSIM",
+        "left: energy",
+        "left: latents",
+    ),
+)
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """One line a condition, weights and setting: means over identities with 95 % intervals.
+
+    Primary is the kept identity: it is known of every thief, whereas similarity is that of the pictures with a face,
+    of those thieves alone who made any.
+    """
+    groups: dict[tuple[Any, ...], dict[int, dict[str, Any]]] = defaultdict(dict)
+    for row in rows:
+        groups[key_of(row)[1:]][row["identity"]] = row
+    lines = [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
+    for key in sorted(groups, key=lambda key: [str(part) for part in (*key[2:6], *key[:2], key[6])]):
+        condition, budget, *where, _ = key
+        found = groups[key]
+        noise = groups.get(("random", budget, *where, ""), {}) if condition != "random" else {}
+        clean = groups.get(("clean", 0.0, *where, ""), {}) if condition != "clean" else {}
+        family = next(iter(found.values())).get("family", "")
+        cells = [condition, f"{budget:g}", *key[2:-1], f"{family} {key[-1]}".strip(), len(found)]
+        cells += [mean_of(found, "kept")]
+        cells += [less(found, noise), less(found, clean), mean_of(found, "ism")]
+        cells += [sum(row.get("ism") is not None for row in found.values())]
+        names = ("kept_posted", "ism_posted", "fdfr", "fid", "nearest", "brisque", "psnr", "ssim")
+        cells += [mean_of(found, name) for name in (*names, "left_energy", "left_latents")]
+        lines.append(f"| {' | '.join(str(cell) for cell in cells)} |")
+    return "\n".join(lines)
+
+
+def mean_of(rows: dict[int, dict[str, Any]], name: str) -> str:
+    """Mean over identities and its interval; nothing where nobody has a value."""
+    return shown([row.get(name) for row in rows.values()])
+
+
+def less(rows: dict[int, dict[str, Any]], others: dict[int, dict[str, Any]]) -> str:
+    """By how much less identity is kept than under another condition, paired by identity."""
+    both = [(others[who].get("kept"), row.get("kept")) for who, row in rows.items() if who in others]
+    return shown([other - mine for other, mine in both if other is not None and mine is not None])
+
+
+def shown(values: list[float | None]) -> str:
+    """Mean and 95 % interval."""
+    known = np.array([np.nan if value is None else float(value) for value in values])
+    if np.isnan(known).all():
+        return ""
+    mean, low, high = interval(known, np.random.default_rng(0))
+    return f"{mean:.3f} ({low:.3f} to {high:.3f})"
+
+
+def photographed(path: Path, box: str) -> np.ndarray:  # uint8 [H, W, 3]
+    """The part of a photo that shows a face and its surroundings."""
+    image = upright_rgb(Image.open(path))
+    return np.asarray(image.crop(tuple(map(int, box.split(",")))) if box else image)
 
 
 def main() -> None:
     """Read the flags; compute what is missing; print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--identities", default="0:16", help="numbers of identities, e.g. 0:16; choosing: 10000:10008"
-    )
-    parser.add_argument("--conditions", default="clean,random,rid,pgd")
+    folder = Path(MODELS["pocket"].folder)
+    parser.add_argument("--identities", default="0:16", help="e.g. 0:16; for choosing settings 10000:10008")
+    parser.add_argument("--conditions", default="none,clean,random,rid,pgd")
     parser.add_argument("--budgets", default=",".join(f"{budget:g}" for budget in BUDGETS), help="grey levels")
-    parser.add_argument("--thief", default="full", choices=["full", "lora", "inversion"])
+    parser.add_argument("--thief", default="full", choices=["full", "lora", "inversion", NOBODY])
     parser.add_argument("--purify", default="none", help="one or several, comma separated")
-    parser.add_argument("--model", default="portraits", help="folder under assets/pocket that the thief starts from")
-    parser.add_argument("--defender", type=Path, default=Path(MODELS["pocket"].folder), help="folder of defenders")
+    parser.add_argument("--model", default="portraits", choices=list(OTHER), help="what the thief starts from")
+    parser.add_argument("--assets", type=Path, default=folder.parent, help="folder of both portrait models")
+    parser.add_argument("--judge", type=Path, default=JUDGE)
+    parser.add_argument("--defender", type=Path, default=folder, help="folder of defenders")
+    parser.add_argument(
+        "--unseen", type=Path, help="of those of rid_unseen (default: beside the defender, rid_alone)"
+    )
     parser.add_argument("--steps", type=int, help="of the thief's learning")
     parser.add_argument("--out", type=Path, default=Path("runs/rid_effect.jsonl"))
+    parser.add_argument("--cache", type=Path, default=Path("runs/rid_posted"), help="of what was searched for")
     parser.add_argument("--sheets", type=Path, help="folder for pictures of every row")
+    parser.add_argument("--photo", type=Path, help="a real person instead of toy ones")
+    parser.add_argument("--box", default="", help="left,top,right,bottom of the face and its surroundings, in pixels")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--report", type=Path, help="only print the table of a file")
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
     if options.report is None:
-        compute(options)
+        unseen = options.unseen or folder.parent / "rid_alone"
+        places = Places(options.assets, options.judge, options.defender, unseen, options.cache)
+        photo = photographed(options.photo, options.box) if options.photo else None
+        bench = Bench(places, SURROGATES["pocket"], options.steps, photo)
+        compute(bench, jobs(options), options.out, options.sheets)
     print(table(read_rows(options.report or options.out)))
-
-
-def jobs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """One row each, identity by identity, so that a run that is stopped has whole identities."""
-    for identity in seeds_of(options.identities):
-        for purify in options.purify.split(","):
-            for condition in options.conditions.split(","):
-                budgets = [0.0] if condition == "clean" else [float(text) for text in options.budgets.split(",")]
-                for budget in budgets:
-                    values = (identity, condition, budget, options.thief, purify, options.model)
-                    yield dict(zip(KEY, values, strict=True))
-
-
-def compute(options: argparse.Namespace) -> None:
-    """Append the rows that are missing."""
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    known = {tuple(row[name] for name in KEY) for row in read_rows(options.out)}
-    assets = Path(SURROGATES["pocket"].repo).parent
-    model, judge = load_diffusion(assets / options.model), shipped(JUDGE)
-    fields = SURROGATES["pocket"].ways[options.thief] | ({"steps": options.steps} if options.steps else {})
-    way = Way(options.thief, **fields)
-    for job in jobs(options):
-        if tuple(job[name] for name in KEY) in known:
-            continue
-        begun = time.process_time()
-        row, drawn = steal(job, model, judge, way, options.defender)
-        row["seconds"] = round(time.process_time() - begun, 1)
-        append_row(options.out, row)
-        if options.sheets:
-            save_sheet(options.sheets, row, drawn)
-        print(row, flush=True)
-
-
-def steal(
-    job: dict[str, Any], model: Diffusion, judge: Recogniser, way: Way, defenders: Path
-) -> tuple[dict[str, Any], Tensor]:
-    """One thief: the row, and what was handed over and drawn, [N, 3, S, S]."""
-    identity = job["identity"]
-    seed = FIRST + identity
-    shown = [people.sample(seed, 1000 * identity + view) for view in range(LEARNED + HELD_OUT)]
-    pictures = levels(people.render(shown).rgb * 2 - 1)
-    clean = torch.from_numpy(pictures[:LEARNED]).permute(0, 3, 1, 2).float() / 127.5 - 1
-    handed_over = perturbed(job, clean, model, defenders)
-    generator = torch.Generator().manual_seed(seed)
-    learned = purified(handed_over, job["purify"], model=model, generator=generator)
-    surrogate = SURROGATES["pocket"]
-    stolen = personalise(
-        model,
-        learned,
-        way,
-        subject=surrogate.subject,
-        person=surrogate.person,
-        generator=torch.Generator().manual_seed(seed + 1),
-    )
-    draw = torch.Generator().manual_seed(seed + 2)
-    drawn = generate(stolen, DRAWN, generator=draw, guidance=surrogate.guidance)
-    numbers = likeness(judge, pictures[LEARNED:], levels(drawn))
-    originals, changed = levels(clean), levels(handed_over)
-    error = float(np.square(originals.astype(float) - changed).mean())
-    alike = [structural_similarity(a, b) for a, b in zip(originals, changed, strict=True)]
-    numbers |= {
-        "psnr": round(10 * np.log10(255**2 / error), 2) if error else None,
-        "ssim": round(float(np.mean(alike)), 4),
-    }
-    return {**job, **numbers}, torch.cat([handed_over, drawn])
-
-
-def perturbed(job: dict[str, Any], clean: Tensor, model: Diffusion, defenders: Path) -> Tensor:
-    """The pictures as they would be posted, on whole grey levels."""
-    eps, generator = job["budget"] / GREY_LEVELS, torch.Generator().manual_seed(FIRST + job["identity"] + 3)
-    match job["condition"]:
-        case "clean":
-            return clean
-        case "random":
-            delta = eps * (torch.randint(0, 2, clean.shape, generator=generator) * 2.0 - 1)
-        case "rid":
-            delta = defended(clean, job["budget"], defenders)
-        case "pgd":
-            found = protect_by_search(
-                [model], clean, eps=eps, rounds=SEARCH[0], inner=SEARCH[1], prompt="a person", generator=generator
-            )
-            delta = found - clean
-        case other:
-            raise ValueError(f"no condition is called {other!r}")
-    return apply_perturbation(clean, delta)[1].float() / 127.5 - 1
-
-
-@torch.no_grad()
-def defended(clean: Tensor, budget: float, folder: Path) -> Tensor:
-    """By the smallest defender that reaches the budget."""
-    found = MODELS["pocket"].file_for(budget)
-    if found is None:
-        raise ValueError(f"no defender reaches {budget} grey levels")
-    defender = checkpoints.load(folder / found[1])
-    return defender(clean) * (budget / GREY_LEVELS / defender.eps)
-
-
-def save_sheet(folder: Path, row: dict[str, Any], pictures: Tensor) -> None:
-    """What was handed over, then what was drawn, in rows."""
-    from PIL import Image
-
-    from engines.rid.lab import sheet
-
-    folder.mkdir(parents=True, exist_ok=True)
-    name = "-".join(str(row[part]) for part in KEY)
-    Image.fromarray(sheet(levels(pictures), 11)).save(folder / f"{name}.png")
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """One line a condition: means over identities with 95 % intervals, and the difference to noise of that budget."""
-    groups: dict[tuple[Any, ...], dict[int, dict[str, Any]]] = defaultdict(dict)
-    for row in rows:
-        groups[tuple(row[name] for name in KEY[1:])][row["identity"]] = row
-    lines = [
-        "| condition | grey levels | thief | purified | model | n | identity | less than noise | no face | Fréchet "
-        "| BRISQUE | PSNR | SSIM |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for key in sorted(groups, key=lambda key: (key[2:], key[1], key[0])):
-        found = groups[key]
-        noise = groups.get(("random", *key[1:]), {})
-        pairs = [
-            noise[who]["ism"] - row["ism"]
-            for who, row in found.items()
-            if who in noise and row.get("ism") is not None and noise[who].get("ism") is not None
-        ]
-        shown = [interval([row.get(name) for row in found.values()]) for name in ("ism", "fdfr", "fid", "brisque")]
-        against = interval(pairs) if pairs and key[0] != "random" else ""
-        plain = [_mean([row.get(name) for row in found.values()]) for name in ("psnr", "ssim")]
-        cells = [key[0], f"{key[1]:g}", *key[2:], str(len(found)), shown[0], against, *shown[1:], *plain]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def interval(values: list[float | None], draws: int = 4000) -> str:
-    """Mean and bootstrapped 95 % interval."""
-    known = np.array([value for value in values if value is not None], float)
-    if not len(known):
-        return "none"
-    rng = np.random.default_rng(0)
-    means = known[rng.integers(0, len(known), (draws, len(known)))].mean(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return f"{known.mean():.3f} ({low:.3f} to {high:.3f})"
-
-
-def _mean(values: list[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    return f"{np.mean(known):.3f}" if known else "none"
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def rid_identity(work: Path, out: Path, resume: bool) -> None:
 
 
 def rid(work: Path, out: Path, resume: bool) -> None:
-    """The defenders, against both portrait models."""
+    """A family of defenders."""
     from pocket import rid as recipe
 
     recipe.train_everything(work, out, resume)
@@ -85,6 +85,8 @@ RECIPES: dict[str, Callable[[Path, Path, bool], None]] = {
     "ultravico": ultravico,
     "rid_identity": rid_identity,
     "rid": rid,
+    "rid_alone": rid,
+    "rid_rough": rid,
 }
 
 

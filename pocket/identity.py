@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from engines.rid.identity import SIDE, WIDTH, Embedder, cosine_softmax_loss
+from engines.rid.train import to_float
 from engines.shared.training import Recipe, beside, load_average, train
 from pocket import people, world
 
@@ -63,11 +64,6 @@ class Recognition:
             "identity": cosine_softmax_loss(embeddings[:count], student.centres, who),
             "face": F.binary_cross_entropy_with_logits(faces, is_face),
         }
-
-
-def to_float(pictures: Tensor) -> Tensor:  # uint8 [B, 3, S, S] -> float32 in [-1, 1]
-    """Pictures as the network takes them."""
-    return pictures.float().div_(127.5).sub_(1)
 
 
 def augmented(pictures: Tensor, generator: torch.Generator) -> Tensor:  # [B, 3, S, S] in [-1, 1]
@@ -169,16 +165,18 @@ def _write(path: Path, pictures: Tensor) -> None:
 
 @torch.no_grad()
 def examine(net: Embedder, identities: int = 200, views: int = 6, seed: int = 5) -> dict[str, float]:
-    """Verification of unseen identities at a threshold chosen on others, and what it makes of broken samples.
+    """Verification of unseen identities at thresholds chosen on others, and what it makes of broken samples.
 
-    Of every pair of pictures of the examined identities, as many of different ones as of the same are drawn.
+    Of every pair of pictures of the examined identities, as many of different ones as of the same are drawn. A
+    thief's pictures are compared with the mean of a person's true ones, which is nearer to each of these than they
+    are to one another: that has a threshold of its own, "mean_threshold".
     """
     generator = torch.Generator().manual_seed(seed)
-    same, different = _pairs(net, CHOOSING, identities // 2, views, generator)
-    scores = torch.cat([same, different]).sort().values
-    right = torch.stack([((same > t).sum() + (different <= t).sum()) / (2 * len(same)) for t in scores])
-    threshold = scores[right.argmax()]
-    same, different = _pairs(net, EXAMINING, identities, views, generator)
+    chosen, examined = (_embedded(net, *who, views) for who in ((CHOOSING, identities // 2), (EXAMINING, identities)))
+    threshold = best_threshold(*_pairs(chosen, generator))
+    same, different = _pairs(examined, generator)
+    mean_threshold = best_threshold(*_against_means(chosen, generator))
+    own_mean, other_mean = _against_means(examined, generator)
     shown = to_float(portraits(EXAMINING, identities, 2)).flatten(0, 1)
     broken = {
         "tiles": tiles(shown, generator),
@@ -188,8 +186,12 @@ def examine(net: Embedder, identities: int = 200, views: int = 6, seed: int = 5)
         "toys": to_float(toys(EXAMINING, len(shown))),
     }
     report = {
-        "threshold": float(threshold),
-        "verification": float(((same > threshold).double().mean() + (different <= threshold).double().mean()) / 2),
+        "threshold": threshold,
+        "verification": _right(same, different, threshold),
+        "mean_threshold": mean_threshold,
+        "mean_verification": _right(own_mean, other_mean, mean_threshold),
+        "mean_accepted": float((own_mean > mean_threshold).double().mean()),
+        "mean_accepted_of_others": float((other_mean > mean_threshold).double().mean()),
         "accepted_at_1_percent_false": float((same > different.quantile(0.99)).double().mean()),
         "cosine_same": float(same.mean()),
         "cosine_different": float(different.mean()),
@@ -203,18 +205,44 @@ def examine(net: Embedder, identities: int = 200, views: int = 6, seed: int = 5)
     return {name: round(value, 4) for name, value in report.items()}
 
 
-def _pairs(
-    net: Embedder, first: int, identities: int, views: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
+def _embedded(net: Embedder, first: int, identities: int, views: int) -> Tensor:  # [N, V, D]
+    return torch.stack([net(part)[0] for part in to_float(portraits(first, identities, views))])
+
+
+def best_threshold(same: Tensor, different: Tensor) -> float:  # cosines, as many of each
+    """The cosine above which pictures are best taken for the same person: fewest errors of both kinds together."""
+    scores = torch.cat([same, different]).sort().values
+    return float(scores[torch.stack([torch.tensor(_right(same, different, t)) for t in scores]).argmax()])
+
+
+def _right(same: Tensor, different: Tensor, threshold: float | Tensor) -> float:
+    return float(((same > threshold).double().mean() + (different <= threshold).double().mean()) / 2)
+
+
+def _somebody_else(count: int, identities: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Pairs of different identities."""
+    who = torch.randint(identities, (count,), generator=generator)
+    return who, (who + torch.randint(1, identities, (count,), generator=generator)) % identities
+
+
+def _pairs(embeddings: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:  # [N, V, D]
     """Cosines of all pairs of the same identity, and of as many of different ones."""
-    pictures = to_float(portraits(first, identities, views))
-    embeddings = torch.stack([net(part)[0] for part in pictures])  # [N, V, D]
+    identities, views, _ = embeddings.shape
     one, other = torch.triu_indices(views, views, 1)
     same = (embeddings[:, one] * embeddings[:, other]).sum(dim=-1).flatten()
-    who = torch.randint(identities, (len(same),), generator=generator)
-    whom = (who + torch.randint(1, identities, (len(same),), generator=generator)) % identities
+    who, whom = _somebody_else(len(same), identities, generator)
     seen = torch.randint(views, (2, len(same)), generator=generator)
     return same, (embeddings[who, seen[0]] * embeddings[whom, seen[1]]).sum(dim=-1)
+
+
+def _against_means(embeddings: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:  # [N, V, D]
+    """Cosines of every picture with the mean of the others of its identity, and with such a mean of another one."""
+    identities, views, _ = embeddings.shape
+    means = F.normalize(embeddings.sum(dim=1, keepdim=True) - embeddings, dim=-1)  # all but one, [N, V, D]
+    same = (embeddings * means).sum(dim=-1).flatten()
+    who, whom = _somebody_else(len(same), identities, generator)
+    seen = torch.randint(views, (2, len(same)), generator=generator)
+    return same, (embeddings[who, seen[0]] * means[whom, seen[1]]).sum(dim=-1)
 
 
 def hidden(name: str, weight: Tensor) -> bool:

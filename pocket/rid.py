@@ -1,29 +1,43 @@
 """The recipe of the pocket defender: what it is built of, what it learns from, and at which budgets.
 
-One network a budget, each started from the next larger one, against both pocket portrait models, with targets
-found by search. The pictures are those the identity embedder is trained on; everybody who is examined later has seeds
-of their own. Knows how to train; knows nothing of thieves.
+One network a budget, each started from the next larger one, with targets found by search. Against both pocket
+portrait models, as it ships; against the first alone, so that a thief can start from one it has not seen; and through
+rough treatment of the pictures. The pictures are those the identity embedder is trained on; everybody who is examined
+later has seeds of their own. Knows how to train; knows nothing of thieves.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from engines.rid.pipeline import load_diffusion, save_defender, search
-from engines.rid.train import Protecting, build, hidden, to_float
+from engines.rid.train import GREY_LEVELS, Protecting, build, hidden, to_float, to_levels
 from engines.shared.training import Recipe, load_average, train
 from pocket import identity
 
 SHAPE = (64, 8, 192, 5, 6)  # pixels, patch, width, depth, heads
 BUDGETS = (24.0, 12.0, 6.0)  # grey levels, the largest first
-LEVELS = 127.5  # of 255 per unit of [-1, 1]
-SURROGATES = ("portraits", "portraits_b")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What a family of defenders is trained against."""
+
+    surrogates: tuple[str, ...]
+    rough: bool = False  # perturbed pictures are shrunk, saved as JPEG or made grainy every other time
+
+
+VARIANTS = {
+    "rid": Variant(("portraits", "portraits_b")),
+    "rid_alone": Variant(("portraits",)),
+    "rid_rough": Variant(("portraits", "portraits_b"), rough=True),
+}
 TARGETS = 64  # pictures whose perturbation is searched for
 ROUNDS, INNER = 10, 3  # of the search
 RECIPES = {  # perturbations are as strong as they get after a few hundred pictures
@@ -39,17 +53,21 @@ RECIPES = {  # perturbations are as strong as they get after a few hundred pictu
 }
 
 
-def targets(path: Path, pictures: Path, surrogates: list[Path], budget: float, log: Callable[[str], None]) -> None:
-    """Write pairs of pictures and their perturbations by search, at one budget."""
+def targets(
+    path: Path, pictures: list[Path], surrogates: list[Path], budget: float, log: Callable[[str], None]
+) -> None:
+    """Write pairs of pictures, drawn from all shards, and their perturbations by search, at one budget."""
     generator = torch.Generator().manual_seed(30)
-    pool = load_file(pictures)["pictures"].flatten(0, 1)
+    pool = torch.cat([load_file(shard)["pictures"].flatten(0, 1) for shard in pictures])
     source = pool[torch.randperm(len(pool), generator=generator)[:TARGETS]]
     models = [load_diffusion(folder) for folder in surrogates]
     attacked = []
     for index, part in enumerate(source.split(8)):
         log(f"searching for targets, part {index + 1} of {-(-TARGETS // 8)}")
-        found = search(models, to_float(part), eps=budget / LEVELS, rounds=ROUNDS, inner=INNER, generator=generator)
-        attacked.append(((found + 1) * LEVELS).round().clamp(0, 255).byte())
+        found = search(
+            models, to_float(part), eps=budget / GREY_LEVELS, rounds=ROUNDS, inner=INNER, generator=generator
+        )
+        attacked.append(to_levels(found))
     save_file({"source": source.contiguous(), "attacked": torch.cat(attacked)}, path.with_suffix(".tmp"))
     path.with_suffix(".tmp").replace(path)
 
@@ -62,35 +80,34 @@ def scaled(pairs: Path, path: Path, share: float) -> None:
     save_file({"source": both["source"], "attacked": attacked.round().byte()}, path)
 
 
-def train_everything(
-    work: Path,
-    out: Path,
-    resume: bool,
-    log: Callable[[str], None] = print,
-    surrogates: tuple[str, ...] = SURROGATES,
-) -> None:
-    """All stages in order; a stage whose result lies in `work` is not repeated when resuming."""
-    folders = [out.parent / name for name in surrogates]
+def train_everything(work: Path, out: Path, resume: bool, log: Callable[[str], None] = print) -> None:
+    """All stages in order; a stage whose result lies in `work` is not repeated when resuming.
+
+    Targets lie beside `work`: families that are trained against the same models share them.
+    """
+    variant = VARIANTS[out.name]
+    folders = [out.parent / name for name in variant.surrogates]
     people = identity.fill(work.parent / "rid_identity" / "pictures", resume, log).people
-    pairs = work / "pairs-24.safetensors"
-    work.mkdir(parents=True, exist_ok=True)
+    found = work.parent / "rid_targets" / "-".join(variant.surrogates)
+    found.mkdir(parents=True, exist_ok=True)
+    pairs = found / "24.safetensors"
     if not (resume and pairs.exists()):
-        targets(pairs, people[0], folders, BUDGETS[0], log)
+        targets(pairs, people, folders, BUDGETS[0], log)
     out.mkdir(parents=True, exist_ok=True)
-    defender = build(SHAPE, BUDGETS[0] / LEVELS, RECIPES[BUDGETS[0]].seed)
+    defender = build(SHAPE, BUDGETS[0] / GREY_LEVELS, RECIPES[BUDGETS[0]].seed)
     for budget in BUDGETS:
         folder = work / f"{budget:g}"
-        own = work / f"pairs-{budget:g}.safetensors"
+        own = found / f"{budget:g}.safetensors"
         if own != pairs:
             scaled(pairs, own, budget / BUDGETS[0])
-        defender.eps = budget / LEVELS
-        task = Protecting(people, folders, load_diffusion, own)
+        defender.eps = budget / GREY_LEVELS
+        task = Protecting(people, folders, load_diffusion, own, rough=variant.rough)
         log(f"defender for {budget:g} grey levels; progress in {folder / 'log.txt'}")
         train(defender, task, RECIPES[budget], folder, hidden, resume and (folder / "state.pt").exists())
         load_average(folder, defender)
         save_defender(defender, out / f"rid-{budget:g}.safetensors")
     told = {
-        "surrogates": list(surrogates),
+        **asdict(variant),
         "targets": TARGETS,
         "recipes": {f"{budget:g}": asdict(recipe) for budget, recipe in RECIPES.items()},
     }

@@ -36,6 +36,20 @@ RECIPE = Recipe(steps=8500, batch=32, ranks=1, cooldown=3400, muon_rate=0.01, ad
 RECIPES = {"text2image": RECIPE, "text2image_b": replace(RECIPE, seed=RECIPE.seed + 1, steps=2700, cooldown=1400)}
 
 
+@dataclass(frozen=True)
+class Code:
+    """An autoencoder of toys and people: where it and the latents that it makes lie, and how it comes about."""
+
+    name: str  # of its folder
+    latents: str  # name of the folder of latents
+    learn: Recipe
+    polish: Recipe
+    shards: int | None = None  # of each sort of pictures that are used with it; None: all
+
+
+SHARED = Code("toyvae", "latents", toyvae.RECIPE, toyvae.POLISH)
+
+
 def build_unet(widths: tuple[int, int, int]) -> UNet2DConditionModel:
     """Three levels, 16, 8 and 4 latent pixels a side; text is looked at on the lower two."""
     return UNet2DConditionModel(
@@ -195,12 +209,15 @@ def train_everything(name: str, work: Path, out: Path, resume: bool, log: Callab
     log(f"exported to {out}")
 
 
-def material(folder: Path, resume: bool, log: Callable[[str], None]) -> tuple[CaptionedLatents, AutoencoderKL]:
+def material(
+    folder: Path, resume: bool, log: Callable[[str], None], code: Code = SHARED
+) -> tuple[CaptionedLatents, AutoencoderKL]:
     """What the models learn from, and the autoencoder that encodes it; made in `folder` where it is not there yet."""
-    toys = [file for sort in (lessonpool.TOYS, lessonpool.SIDED) for file in sort.files(folder, resume, log)]
+    sorts = (lessonpool.TOYS, lessonpool.SIDED)
+    toys = [file for sort in sorts for file in sort.files(folder, resume, log, code.shards)]
     people = lessonpool.PEOPLE.files(folder, resume, log)
-    autoencoder = _autoencoder(folder / "toyvae", toys, people, resume, log)
-    latents = {file: folder / "latents" / file.parent.name / file.name for file in [*toys, *people]}
+    autoencoder = _autoencoder(folder / code.name, toys, people, resume, log, code)
+    latents = {file: folder / code.latents / file.parent.name / file.name for file in [*toys, *people]}
     for file, path in latents.items():
         if not (resume and path.exists()):
             encode(file, path, autoencoder)
@@ -223,14 +240,14 @@ def teach(
 
 
 def _autoencoder(
-    folder: Path, toys: list[Path], people: list[Path], resume: bool, log: Callable[[str], None]
+    folder: Path, toys: list[Path], people: list[Path], resume: bool, log: Callable[[str], None], code: Code
 ) -> AutoencoderKL:
     if resume and (folder / "polished" / "config.json").exists():
         return AutoencoderKL.from_pretrained(folder / "polished").eval()
     if resume and (folder / "vae" / "config.json").exists():
         made = AutoencoderKL.from_pretrained(folder / "vae")
     else:
-        made = toyvae.make(folder, toys[:3], resume, log)
-    toyvae.polish(made, folder / "polish", [*people, *toys], resume, log)
+        made = toyvae.make(folder, toys[:3], resume, log, code.learn)
+    toyvae.polish(made, folder / "polish", [*people, *toys], resume, log, code.polish)
     made.save_pretrained(folder / "polished")
     return made.eval()

@@ -106,11 +106,13 @@ def hidden(name: str, weight: Tensor) -> bool:
     return weight.ndim == 4 and not any(part in name for part in ("conv_in", "conv_out"))
 
 
-def make(folder: Path, shards: list[Path], resume: bool, log: Callable[[str], None]) -> AutoencoderKL:
+def make(
+    folder: Path, shards: list[Path], resume: bool, log: Callable[[str], None], recipe: Recipe = RECIPE
+) -> AutoencoderKL:
     """Train on `shards`, measure on the first pictures of the last of them, write the result to `folder`/vae."""
-    torch.manual_seed(RECIPE.seed)
+    torch.manual_seed(recipe.seed)
     vae = build()
-    train(vae, Reconstructing(shards[:-1]), RECIPE, folder, hidden, resume and (folder / "state.pt").exists())
+    train(vae, Reconstructing(shards[:-1]), recipe, folder, hidden, resume and (folder / "state.pt").exists())
     load_average(folder, vae)
     held = toypool.pictures(shards[-1:])
     calibrate(vae.eval(), held)
@@ -119,10 +121,17 @@ def make(folder: Path, shards: list[Path], resume: bool, log: Callable[[str], No
     return vae
 
 
-def polish(vae: AutoencoderKL, folder: Path, shards: list[Path], resume: bool, log: Callable[[str], None]) -> None:
+def polish(
+    vae: AutoencoderKL,
+    folder: Path,
+    shards: list[Path],
+    resume: bool,
+    log: Callable[[str], None],
+    recipe: Recipe = POLISH,
+) -> None:
     """Go on with both halves, on what the picture loses in squares; measure on the last of `shards`."""
     task = Polishing(shards[:-1], first=copy.deepcopy(vae).requires_grad_(False))
-    train(vae, task, POLISH, folder, hidden, resume and (folder / "state.pt").exists())
+    train(vae, task, recipe, folder, hidden, resume and (folder / "state.pt").exists())
     load_average(folder, vae)
     log(f"autoencoder, polished: {psnr(vae.eval(), toypool.pictures(shards[-1:])[:512]).mean():.2f} dB")
 

@@ -7,6 +7,7 @@ it achieves on identities it has not seen is in its card. Knows no defender and 
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from engines.rid.levels import opened
 
 SIDE = 64  # pixels
 WIDTH = 64  # of an embedding
@@ -67,17 +70,27 @@ def cosine_softmax_loss(
 
 
 class Recogniser:
-    """A trained embedder for pictures as they are stored."""
+    """A trained embedder for pictures as they are stored, and from which cosine on it takes two for the same person.
 
-    def __init__(self, net: Embedder) -> None:
-        self.net = net.eval()
+    The `threshold` is that of a picture against the mean of others of the person, chosen where it was examined.
+    """
+
+    def __init__(self, net: Embedder, threshold: float) -> None:
+        self.net, self.threshold = net.eval(), threshold
 
     @classmethod
     def load(cls, folder: Path) -> Recogniser:
-        """From `model.safetensors` in a folder."""
+        """From `model.safetensors` and `examination.json` in a folder.
+
+        Raises ValueError where it was not examined against means: a judge without that is none.
+        """
         net = Embedder()
         net.load_state_dict({name: value.float() for name, value in load_file(folder / "model.safetensors").items()})
-        return cls(net)
+        card = folder / "examination.json"
+        told = json.loads(card.read_text(encoding="utf-8")) if card.is_file() else {}
+        if "mean_threshold" not in told:
+            raise ValueError(f"{folder.name} was not examined: run `python -m pocket {folder.name} --resume`")
+        return cls(net, float(told["mean_threshold"]))
 
     @torch.no_grad()
     def __call__(self, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # uint8 [N, H, W, 3]
@@ -97,7 +110,7 @@ def shipped(folder: Path) -> Recogniser:
 
 def to_tensor(pictures: np.ndarray) -> Tensor:  # uint8 [N, H, W, 3] -> float32 [N, 3, SIDE, SIDE] in [-1, 1]
     """Pictures as the network takes them."""
-    tensor = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    tensor = opened(pictures)
     if tensor.shape[-2:] == (SIDE, SIDE):
         return tensor
     return F.interpolate(tensor, (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)

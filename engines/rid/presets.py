@@ -22,6 +22,18 @@ class Surrogate(Source):
     subject: str  # prompt of the subject; {token} stands for the placeholder
     ways: dict[str, dict[str, Any]]  # how a thief learns: fields of `thief.Way` for full, lora and inversion
     guidance: float  # with which a thief generates
+    parameters: dict[str, float]  # of the "unet", the "text" encoder, its "embedding" of words, and the "vae"
+
+    def theft_memory(self, kind: str) -> float:
+        """Bytes of weights that a thief of one of the `ways` holds in float32; what flows between layers is apart.
+
+        The model, a copy of U-Net and text encoder, and of all that is trained a gradient and AdamW's two moments.
+        Adapters are a hundredth of the U-Net. The embedding is always trained, though all rows but one stand still.
+        """
+        has, way = self.parameters, self.ways[kind]
+        trained = {"full": has["unet"], "lora": has["unet"] / 100, "inversion": 0.0}[kind]
+        trained += has["text"] if way.get("train_text") else has["embedding"]
+        return 4 * (has["vae"] + 2 * (has["unet"] + has["text"]) + 3 * trained)
 
 
 @dataclass(frozen=True)
@@ -70,6 +82,7 @@ SURROGATES = {
             "inversion": {"rate": 2e-2, "batch": 6, "steps": 400},
         },
         guidance=3.0,
+        parameters={"unet": 4.13e6, "text": 0.29e6, "embedding": 0.02e6, "vae": 0.65e6},
     ),
     "sd21": Surrogate(
         title="Stable Diffusion 2.1 base",
@@ -87,6 +100,7 @@ SURROGATES = {
             "inversion": {"rate": 5e-5, "batch": 1, "steps": 1000},
         },
         guidance=7.5,
+        parameters={"unet": 866e6, "text": 340e6, "embedding": 51e6, "vae": 84e6},
     ),
 }
 

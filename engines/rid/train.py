@@ -17,10 +17,24 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from engines.rid.adv_sds import adv_sds_loss, rid_total_loss
-from engines.rid.defender import Defender
+from engines.rid.defender import GREY_LEVELS, Defender
 from engines.rid.jpeg import jpeg_proxy
+from engines.rid.levels import to_float, to_levels
 from engines.rid.surrogate import Diffusion
 from engines.shared.training import beside
+
+__all__ = [  # with the units, for whoever writes a recipe
+    "GREY_LEVELS",
+    "PROMPT",
+    "Protecting",
+    "build",
+    "drawn",
+    "hidden",
+    "shaken",
+    "surrogate_loss",
+    "to_float",
+    "to_levels",
+]
 
 PROMPT = " "  # of the surrogates in training
 REGRESSION = 0.3  # weight of the L1 to the targets; at 10 its gradient is 29 times that of the distillation
@@ -43,6 +57,7 @@ class Protecting:
     pool: Tensor | None = None
     targets: tuple[Tensor, Tensor] | None = None
     models: list[Diffusion] = field(default_factory=list)
+    words: list[Tensor] = field(default_factory=list)  # what each model makes of PROMPT, [1, T, D]
 
     def __call__(self, student: nn.Module, count: int, generator: torch.Generator) -> dict[str, Tensor]:
         """The losses of `count` pictures, a quarter of which have targets."""
@@ -59,7 +74,10 @@ class Protecting:
         moved = plain + deltas[: len(plain)]
         if self.rough:
             moved = shaken(moved, generator)
-        losses = torch.stack([surrogate_loss(model.to(moved.device), moved, generator) for model in self.models])
+        asked = zip(self.models, self.words, strict=True)
+        losses = torch.stack(
+            [surrogate_loss(model.to(moved.device), moved, words, generator) for model, words in asked]
+        )
         if not paired:
             return {"sds": losses.mean()}
         total = rid_total_loss(deltas[len(plain) :], source, attacked, losses, self.regression)
@@ -70,12 +88,18 @@ class Protecting:
             shards = [load_file(path)["pictures"] for path in self.pictures]
             self.pool = torch.cat([shard.flatten(0, -4) if shard.ndim > 4 else shard for shard in shards])
             self.models = [self.load(path) for path in self.surrogates]
+            self.words = [model.embed([PROMPT]).detach() for model in self.models]
             if self.pairs is not None:
                 pairs = load_file(self.pairs)
                 self.targets = pairs["source"], pairs["attacked"]
 
 
-def surrogate_loss(model: Diffusion, pictures: Tensor, generator: torch.Generator) -> Tensor:  # [B, 3, S, S] -> []
+def surrogate_loss(
+    model: Diffusion,
+    pictures: Tensor,  # [B, 3, S, S] in about [-1, 1]
+    words: Tensor,  # [1, T, D]
+    generator: torch.Generator,
+) -> Tensor:  # []
     """Adv-SDS of one surrogate; the gradient reaches the pictures through the encoder alone."""
 
     def draw(like: Tensor) -> Tensor:
@@ -87,8 +111,7 @@ def surrogate_loss(model: Diffusion, pictures: Tensor, generator: torch.Generato
     timesteps = torch.randint(model.steps, (len(pictures),), generator=generator).to(latents.device)
     with torch.no_grad():
         noisy = model.noised(latents, noise, timesteps)
-        words = model.embed([PROMPT]).expand(len(pictures), -1, -1)
-        predicted = model.predict(noisy, timesteps, words)
+        predicted = model.predict(noisy, timesteps, words.to(noisy).expand(len(pictures), -1, -1))
     return adv_sds_loss(latents, noise, predicted, timesteps, model.alphas_cumprod)[1]
 
 
@@ -97,11 +120,6 @@ def drawn(pool: Tensor, count: int, generator: torch.Generator) -> Tensor:  # ui
     chosen = to_float(pool[torch.randint(len(pool), (count,), generator=generator)])
     mirrored = torch.rand(count, 1, 1, 1, generator=generator) < 0.5
     return torch.where(mirrored, chosen.flip(-1), chosen)
-
-
-def to_float(pictures: Tensor) -> Tensor:  # uint8 -> float32 in [-1, 1]
-    """Pictures as networks take them."""
-    return pictures.float().div_(127.5).sub_(1)
 
 
 def shaken(pictures: Tensor, generator: torch.Generator) -> Tensor:  # [B, 3, S, S] in about [-1, 1]

@@ -90,9 +90,31 @@ def test_a_short_training_learns_to_tell_people_apart(shown: torch.Tensor, tmp_p
     assert (faces > 0).double().mean() > 0.7
 
 
+def test_a_threshold_parts_what_can_be_parted():
+    same, different = torch.tensor([0.6, 0.7, 0.9]), torch.tensor([-0.2, 0.1, 0.4])
+    assert identity.best_threshold(same, different) == pytest.approx(0.4)
+
+
+def test_pictures_are_compared_with_the_mean_of_their_others():
+    """Each picture has an axis of its own beside that of its identity: alike by half in pairs, by more with means."""
+    identities, views = 5, 4
+    axes = torch.eye(identities * (views + 1)).unflatten(0, (identities, views + 1))
+    embeddings = torch.nn.functional.normalize(axes[:, 1:] + axes[:, :1], dim=-1)
+    same, different = identity._against_means(embeddings, generator())
+    assert len(same) == len(different) == identities * views
+    # the mean of three others points along 3 (identity) + three axes: 3 / sqrt(9 + 3) of the identity's axis
+    torch.testing.assert_close(same, torch.full_like(same, 3 / 12**0.5 / 2**0.5))
+    assert different.abs().max() < 1e-6
+    pairs, others = identity._pairs(embeddings, generator())
+    torch.testing.assert_close(pairs, torch.full_like(pairs, 0.5))
+    assert others.abs().max() < 1e-6
+
+
 def test_an_examination_of_a_network_that_knows_nothing_says_so():
     torch.manual_seed(0)
     report = identity.examine(Embedder().eval(), identities=6, views=2)
     assert report["verification"] < 0.95
+    assert -1 <= report["mean_threshold"] <= 1
+    assert {"mean_verification", "mean_accepted", "mean_accepted_of_others"} <= set(report)
     assert {f"{kind}_taken_for_a_face" for kind in ("tiles", "melted", "noise", "blobs", "toys")} <= set(report)
     json.dumps(report)

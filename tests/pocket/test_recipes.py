@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, WanPipeline
+from safetensors.torch import load_file
 
 from engines.shared.training import Recipe, train
 from engines.text2image.train import Denoising, alphas_cumprod, denoising_loss
 from engines.ultravico import train as video
-from pocket import clipvae, lessons, peoplepool, portraits, text2image, toypool, toyvae, ultravico
+from pocket import clipvae, lessonpool, lessons, peoplepool, portraits, text2image, toypool, toyvae, ultravico
 from pocket.toypool import speak
 from pocket.wording import write
 
 SMALL = (16, 24, 32)
+CODES = ("latents", "latents_b")
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +157,61 @@ def test_a_portrait_model_goes_on_from_the_shipped_one(tmp_path: Path):
         for name, weight in mine.state_dict().items():
             torch.testing.assert_close(weight, theirs.state_dict()[name].float(), rtol=1e-3, atol=1e-6)
             assert weight.dtype == theirs.state_dict()[name].dtype
+
+
+def test_a_turned_network_denoises_turned_latents_as_it_did_the_others():
+    unet = text2image.build_student(SMALL, 3).unet.eval()
+    torch.nn.init.normal_(unet.conv_out.weight, std=0.1)
+    torch.nn.init.normal_(unet.conv_out.bias)
+    old = torch.randn(5, 4, 16, 16)
+    wanted = torch.linalg.qr(torch.randn(4, 4)).Q
+    new = torch.einsum("ij,njhw->nihw", wanted, old)
+    turn = portraits.turn_between(old, new)
+    torch.testing.assert_close(turn, wanted)
+    steps, words = torch.arange(5) * 200, torch.randn(5, 3, text2image.TEXT_WIDTH)
+    with torch.no_grad():
+        before = torch.einsum("ij,njhw->nihw", turn, unet(old, steps, words).sample)
+        portraits.turned(unet, turn)
+        after = unet(new, steps, words).sample
+    assert before.std() > 0.1
+    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture
+def short_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every stage of a portrait model with a handful of pictures and steps; returns the folder of the models."""
+    for sort, fill in (("TOYS", toypool.fill), ("SIDED", toypool.fill), ("PEOPLE", peoplepool.fill)):
+        some = replace(getattr(lessonpool, sort), shards=2, scenes=2 if sort == "PEOPLE" else 4, fill=fill)
+        monkeypatch.setattr(lessonpool, sort, some)
+    quick = {"steps": 2, "batch": 4, "warmup": 1, "cooldown": 1, "save_seconds": 1e9}
+    codes = {
+        name: replace(code, learn=replace(code.learn, **quick), polish=replace(code.polish, **quick), shards=2)
+        for name, code in portraits.CODES.items()
+    }
+    monkeypatch.setattr(portraits, "CODES", codes)
+    monkeypatch.setattr(portraits, "SHARED", codes["portraits"])
+    monkeypatch.setattr(portraits, "RECIPES", {name: Recipe(ranks=1, **quick) for name in codes})
+    for base in portraits.BASES.values():
+        text2image.export(text2image.build_student(SMALL, 3), toyvae.build(), tmp_path / "assets" / base)
+    return tmp_path / "assets"
+
+
+def test_the_second_portrait_model_has_an_autoencoder_of_its_own(short_recipes: Path, tmp_path: Path):
+    told: list[str] = []
+    for name in portraits.BASES:
+        portraits.train_everything(tmp_path / "work" / name, short_recipes / name, True, told.append)
+    vaes = [
+        load_file(short_recipes / name / "vae" / "diffusion_pytorch_model.safetensors") for name in portraits.BASES
+    ]
+    kernels = [name for name, weight in vaes[0].items() if weight.ndim == 4]
+    for name in kernels:
+        one, other = (vae[name].float().flatten() for vae in vaes)
+        assert torch.corrcoef(torch.stack([one, other]))[0, 1].abs() < 0.6, f"{name} is nearly that of the other"
+    latents = [sorted(path.relative_to(tmp_path) for path in tmp_path.glob(f"work/{name}/*/*")) for name in CODES]
+    assert len(latents[0]) == len(latents[1]) == 6
+    made = {path: path.stat().st_mtime_ns for path in tmp_path.glob("work/*vae*/**/*.safetensors")}
+    portraits.train_everything(tmp_path / "work" / "portraits_b", short_recipes / "portraits_b", True, told.append)
+    assert made == {path: path.stat().st_mtime_ns for path in made}, "what is there is not trained again"
 
 
 def test_a_batch_has_its_share_of_people(toys: tuple[Path, Path], tmp_path: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from engines.rid import checkpoints
 from engines.rid.presets import MODELS
+from engines.rid.train import Protecting
 from pocket import rid
 from pocket.identity import Recognition
 from tests.engines.rid.test_train import smooth
@@ -21,7 +23,7 @@ from tests.engines.rid.tiny import SIDE, diffusion_folder
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Everything small; returns the folder of the models."""
     out = tmp_path / "assets"
-    for name in rid.SURROGATES:
+    for name in rid.VARIANTS["rid"].surrogates:
         diffusion_folder(out / name)
     pool = tmp_path / "pool.safetensors"
     save_file({"pictures": smooth(24).unflatten(0, (8, 3))}, pool)
@@ -50,6 +52,33 @@ def test_every_budget_gets_a_defender_that_keeps_it(small: Path, tmp_path: Path)
     for name, weights in before.items():
         after = load_file(small / "rid" / name)
         assert all(torch.equal(weights[key], after[key]) for key in weights)
+
+
+def test_families_say_what_they_have_seen_and_share_targets(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    tasks: list[Protecting] = []
+    monkeypatch.setattr(
+        rid, "Protecting", lambda *given, **more: tasks.append(Protecting(*given, **more)) or tasks[-1]
+    )
+    told: list[str] = []
+    for name in rid.VARIANTS:
+        rid.train_everything(tmp_path / "work" / name, small / name, True, told.append)
+    assert len([line for line in told if "searching" in line]) == 2, "once against both, once against one"
+    cards = {name: json.loads((small / name / "training.json").read_text()) for name in rid.VARIANTS}
+    assert cards["rid_alone"]["surrogates"] == ["portraits"]
+    assert cards["rid"]["surrogates"] == cards["rid_rough"]["surrogates"] == ["portraits", "portraits_b"]
+    assert [task.rough for task in tasks] == [False] * 6 + [True] * 3
+    assert [[path.name for path in task.surrogates] for task in tasks[3:6]] == [["portraits"]] * 3
+
+
+def test_targets_are_drawn_from_every_shard(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    shards = [tmp_path / f"{number}.safetensors" for number in range(2)]
+    for number, shard in enumerate(shards):
+        save_file({"pictures": torch.full((2, 3, 3, SIDE, SIDE), 50 + 100 * number).byte()}, shard)
+    monkeypatch.setattr(rid, "TARGETS", 8)
+    rid.targets(tmp_path / "pairs.safetensors", shards, [small / "portraits"], 24.0, lambda line: None)
+    assert set(load_file(tmp_path / "pairs.safetensors")["source"].unique().tolist()) == {50, 150}
 
 
 def test_targets_are_scaled_with_the_budget(tmp_path: Path):

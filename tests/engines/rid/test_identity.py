@@ -33,7 +33,11 @@ def test_a_stored_recogniser_judges_pictures_of_any_size(tmp_path: Path):
     torch.manual_seed(1)
     net = Embedder()
     save_file({name: value.half() for name, value in net.state_dict().items()}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="not examined"):
+        Recogniser.load(tmp_path)
+    (tmp_path / "examination.json").write_text('{"mean_threshold": 0.375}')
     judge = Recogniser.load(tmp_path)
+    assert judge.threshold == 0.375
     pictures = np.random.default_rng(0).integers(0, 256, (70, 40, 40, 3)).astype(np.uint8)
     embeddings, faces = judge(pictures)
     assert embeddings.shape == (70, WIDTH)

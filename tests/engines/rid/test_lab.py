@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import csv
 import io
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from safetensors.torch import save_file
 
-from engines.rid import lab
-from engines.rid.identity import Embedder, Recogniser
+from engines.rid import lab, theft
+from engines.rid.album import opened
+from engines.rid.purify import WAYS
 from engines.rid.run import run
-from studio.errors import InvalidInput
+from engines.rid.spec import THIEF_PHOTOS
+from engines.rid.thief import STEPS
+from studio.errors import Cancelled, InvalidInput
 from tests.engines.fake_context import Crash, FakeContext
-from tests.engines.rid.tiny import SIDE, context_with, encoded, picture
+from tests.engines.rid.tiny import SIDE, context_with, encoded, judge_in, picture
 
 FILES = {f"{n}.png": encoded(picture(n, 20, 20)) for n in range(4)}
 SETTINGS = {"task": "thief", "thief_steps": 2, "generated": 3, "conditions": ("clean", "rid", "random", "pgd")}
@@ -24,15 +26,8 @@ SETTINGS = {"task": "thief", "thief_steps": 2, "generated": 3, "conditions": ("c
 
 @pytest.fixture(autouse=True)
 def judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pocket_weights: Path) -> None:
-    torch.manual_seed(0)
-    net = Embedder()
-    with torch.no_grad():
-        net.face.bias.fill_(9)  # it sees faces everywhere
-    folder = tmp_path / "judge"
-    folder.mkdir()
-    save_file(net.state_dict(), folder / "model.safetensors")
-    monkeypatch.setattr(lab, "JUDGE", folder)
-    monkeypatch.setattr(lab, "SEARCH", (1, 2))
+    monkeypatch.setattr(lab, "JUDGE", judge_in(tmp_path / "judge"))
+    monkeypatch.setattr(theft, "SEARCH", (1, 2))
 
 
 def sheet(ctx: FakeContext, name: str) -> np.ndarray:
@@ -48,6 +43,9 @@ def test_every_condition_gets_a_sheet_and_numbers(thief: str):
         numbers = ctx.numbers[f"{name}-generated.png"]
         assert -1 <= numbers["ism"] <= 1
         assert numbers["fdfr"] == 0
+        assert 0 <= numbers["kept"] <= 1
+        assert 0 <= numbers["kept_posted"] <= 1
+        assert -1 <= numbers["ism_posted"] <= 1
         assert (numbers["max_change"] == 0) == (name == "clean")
         assert numbers["max_change"] <= 12
     assert ctx.attributes["rid-generated.png"]["role"] == "method"
@@ -59,7 +57,7 @@ def test_a_killed_thief_goes_on_and_gives_the_same_bytes():
     whole, params = context_with(FILES, **SETTINGS)
     run(whole, params)
     killed, _ = context_with(FILES)
-    killed.crash_at = 9
+    killed.crash_at = 60  # of some 30 checks a condition
     with pytest.raises(Crash):
         run(killed, params)
     assert "clean-generated.png" in killed.files
@@ -85,17 +83,39 @@ def test_too_few_or_broken_pictures_are_refused(files: dict[str, bytes]):
     assert caught.value.field == "images"
 
 
-def test_a_judge_that_sees_nobody_says_nothing_about_identity():
-    net = Embedder()
-    with torch.no_grad():
-        net.face.bias.fill_(-99)
-    pictures = np.random.default_rng(0).integers(0, 256, (4, SIDE, SIDE, 3)).astype(np.uint8)
-    numbers = lab.likeness(Recogniser(net), pictures, pictures)
-    assert "ism" not in numbers
-    assert "brisque" in numbers
+def test_what_purification_leaves_is_told_of_every_perturbation():
+    ctx, params = context_with(FILES, **SETTINGS)
+    run(ctx, params)
+    assert "clean-robustness.csv" not in ctx.files
+    rows = list(csv.DictReader(io.StringIO(ctx.files["random-robustness.csv"].decode())))
+    assert [row["purification"] for row in rows] == [*WAYS, "diffusion"]
+    for row in rows:
+        assert 0 <= float(row["left: energy"]) <= 1
+        assert 0 <= float(row["left: correlation"]) <= 1
+        assert float(row["left: latents"]) > 0
+    by_way = {row["purification"]: row for row in rows}
+    assert float(by_way["blur"]["left: energy"]) < 0.5 < float(by_way["noise"]["left: energy"])
 
 
-def test_flat_pictures_have_no_naturalness():
-    flat = np.full((4, SIDE, SIDE, 3), 90, np.uint8)
-    torch.manual_seed(0)
-    assert "brisque" not in lab.likeness(Recogniser(Embedder()), flat, flat)
+def test_photos_beyond_what_a_thief_uses_are_not_opened(monkeypatch: pytest.MonkeyPatch):
+    looked_at: list[str] = []
+    monkeypatch.setattr(lab, "opened", lambda file: (looked_at.append(file.name), opened(file))[1])
+    many = {f"{n}.png": encoded(picture(n, 20, 20)) for n in range(11)}
+    ctx, params = context_with(many, task="thief", thief_steps=1, generated=1, conditions=("clean",))
+    run(ctx, params)
+    assert len(looked_at) == THIEF_PHOTOS[1]
+
+
+def test_a_cancelled_thief_stops_between_two_steps_of_drawing():
+    whole, params = context_with(FILES, task="thief", thief_steps=1, generated=3, conditions=("clean",))
+    run(whole, params)
+    drawing = [message for _, _, message in whole.reports if "drawing" in message]
+    assert len(drawing) == STEPS, "one batch, and a word at every step of it"
+    steps = [step for step, _, _ in whole.reports]
+    assert steps == sorted(steps)
+    assert max(steps) == whole.reports[-1][1]
+    stopped, _ = context_with(FILES)
+    stopped.stop_at = whole.checks - 5
+    with pytest.raises(Cancelled):
+        run(stopped, params)
+    assert not stopped.files

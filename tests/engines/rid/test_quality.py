@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from engines.rid.portrait import jpeg_roundtrip
-from engines.rid.quality import brisque, frechet_distance, identity_metrics, visibility_metrics
+from engines.rid.quality import brisque, frechet_distance, identity_metrics, kept_identity, visibility_metrics
 
 
 def test_identity_ignores_scale_and_undetected_faces():
@@ -23,6 +23,17 @@ def test_identity_ignores_scale_and_undetected_faces():
     none, failure = identity_metrics(faces, np.zeros(5, bool), references)
     assert math.isnan(none)
     assert failure == 1
+
+
+def test_an_identity_is_kept_by_faces_above_the_threshold_alone():
+    references = np.array([[3.0, 1.0], [3.0, -1.0]])  # on average along the first axis
+    faces = np.array([[1.0, 0.0], [5.0, 5.0], [0.0, 1.0], [-1.0, 0.0]])  # cosines 1, 0.71, 0, -1
+    everywhere = np.ones(4, bool)
+    assert kept_identity(faces, everywhere, references, 0.5) == 0.5
+    assert kept_identity(faces, everywhere, references, 0.8) == 0.25
+    assert kept_identity(faces, everywhere, references, -0.5) == 0.75
+    assert kept_identity(faces, np.array([False, True, True, True]), references, 0.5) == 0.25
+    assert kept_identity(faces, ~everywhere, references, -2) == 0, "nobody is kept where no face is"
 
 
 def test_the_distance_of_known_gaussians():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from engines.rid.surrogate import Diffusion
-from engines.rid.thief import TOKEN, Way, generate, personalise
+from engines.rid.thief import TOKEN, Way, generate, passes, personalise
 from tests.engines.rid.tiny import SIDE
 
 WAYS = {
@@ -84,6 +84,35 @@ def test_the_same_seed_steals_the_same_person(diffusion: Diffusion):
     assert not torch.equal(drawn(0), drawn(1))
     assert drawn(0).shape == (3, 3, SIDE, SIDE)
     assert drawn(0).abs().max() <= 1
+
+
+def test_drawing_can_be_stopped_at_every_step_of_it(diffusion: Diffusion):
+    stolen, told = learned(diffusion, WAYS["full"]), []
+    generate(stolen, 5, generator=torch.Generator(), steps=3, batch=2, on_step=told.append)
+    assert told == list(range(1, 10))
+    assert passes(5, steps=3, batch=2) == 9
+    assert passes(8) == 20
+
+    def stop(done: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        generate(stolen, 5, generator=torch.Generator(), steps=3, on_step=stop)
+
+
+def test_drawing_the_class_is_heard_of_too(diffusion: Diffusion):
+    told: list[int] = []
+    learned(diffusion, WAYS["full with text and class"], on_step=told.append)
+    assert told == [0] * passes(6) + [1, 2, 3]
+
+
+def test_who_has_been_learned_before_is_learned_further(diffusion: Diffusion):
+    def place(model: Diffusion) -> torch.Tensor:
+        return model.text.get_input_embeddings().weight[model.tokenizer.convert_tokens_to_ids(TOKEN)]
+
+    still = Way("inversion", 0.0, 1, 1)
+    once = learned(diffusion, WAYS["inversion"])
+    assert torch.equal(place(learned(once.model, still).model), place(once.model))
 
 
 def test_learning_fits_the_pictures(diffusion: Diffusion):

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from engines.rid.surrogate import Diffusion
-from engines.rid.train import Protecting, build, drawn, hidden, shaken, surrogate_loss, to_float
+from engines.rid.train import PROMPT, Protecting, build, drawn, hidden, shaken, surrogate_loss, to_float
 from engines.shared.training import Recipe, load_average, train
 from tests.engines.rid.tiny import SIDE
 
@@ -91,9 +91,32 @@ def test_every_surrogate_is_asked(pool: Path, diffusion: Diffusion):
     assert asked == [Path("one"), Path("two")]
 
 
+def test_the_prompt_is_read_once(pool: Path, diffusion: Diffusion, monkeypatch: pytest.MonkeyPatch):
+    asked: list[list[str]] = []
+    embed = Diffusion.embed
+    monkeypatch.setattr(Diffusion, "embed", lambda model, prompts: (asked.append(prompts), embed(model, prompts))[1])
+    made, student = task(pool, diffusion), fresh()
+    for seed in range(3):
+        made(student, 4, torch.Generator().manual_seed(seed))
+    assert asked == [[PROMPT]]
+
+
+def test_rough_training_perturbs_through_the_treatment(
+    pool: Path, diffusion: Diffusion, monkeypatch: pytest.MonkeyPatch
+):
+    """Gradients of a rough task come through what is done to the picture."""
+    seen: list[Tensor] = []
+    monkeypatch.setattr("engines.rid.train.shaken", lambda moved, generator: (seen.append(moved), 0 * moved)[1])
+    losses = task(pool, diffusion, rough=True)(fresh(), 4, torch.Generator().manual_seed(0))
+    assert len(seen) == 1
+    assert seen[0].shape == (4, 3, SIDE, SIDE)
+    losses["sds"].backward()
+    assert seen[0].grad_fn is not None
+
+
 def test_the_gradient_points_away_from_what_the_model_believes(diffusion: Diffusion):
     pictures = to_float(smooth(4)).requires_grad_(True)
-    surrogate_loss(diffusion, pictures, torch.Generator().manual_seed(0)).backward()
+    surrogate_loss(diffusion, pictures, diffusion.embed([PROMPT]), torch.Generator().manual_seed(0)).backward()
     assert pictures.grad.abs().max() > 0
 
 

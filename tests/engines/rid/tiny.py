@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
+from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from engines.rid import checkpoints
 from engines.rid.defender import GREY_LEVELS, Defender, Shape
+from engines.rid.identity import Embedder
 from engines.rid.presets import MODELS, SURROGATES, ModelPreset, Surrogate
 from engines.rid.spec import RidParams
 from pocket.tokenizer import build
@@ -90,6 +93,18 @@ def loud_defender(budget: float, seed: int = 0, folded: bool = True) -> Defender
             if name != "pos_embed":
                 weight.normal_(0, 0.25)
     return defender.eval()
+
+
+def judge_in(folder: Path, threshold: float = 0.5, faces: float = 9.0) -> Path:
+    """A judge of random weights that sees faces everywhere, or with `faces` far below zero nowhere."""
+    torch.manual_seed(0)
+    net = Embedder()
+    with torch.no_grad():
+        net.face.bias.fill_(faces)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(net.state_dict(), folder / "model.safetensors")
+    (folder / "examination.json").write_text(json.dumps({"mean_threshold": threshold}))
+    return folder
 
 
 def weights_in(folder: Path) -> tuple[ModelPreset, Surrogate]:
