@@ -26,4 +26,4 @@ def stored(pictures: Tensor) -> np.ndarray:  # [N, 3, H, W] in [-1, 1] -> uint8 
 
 def opened(pictures: np.ndarray) -> Tensor:  # uint8 [N, H, W, 3] -> float32 [N, 3, H, W] in [-1, 1]
     """Pictures from files, as networks take them."""
-    return to_float(torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2)).contiguous()
+    return to_float(torch.tensor(pictures).permute(0, 3, 1, 2)).contiguous()

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from engines.rid.defender import GREY_LEVELS
 from engines.rid.portrait import jpeg_roundtrip
 from engines.rid.quality import structural_similarity, survival, visibility_metrics
 
@@ -44,5 +45,5 @@ def amplified(clean: np.ndarray, protected: np.ndarray, budget: float) -> np.nda
     for top in range(0, len(clean), ROWS):
         rows = slice(top, top + ROWS)
         change = protected[rows].astype(np.float64) - clean[rows]
-        shown[rows] = np.clip(np.floor(change / budget * 127.5 + 128), 0, 255)
+        shown[rows] = np.clip(np.floor(change / budget * GREY_LEVELS + 128), 0, 255)
     return shown

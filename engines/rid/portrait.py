@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from engines.rid.framing import Square
+from engines.rid.levels import opened
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
@@ -36,7 +37,7 @@ def preprocess_portrait(image: Image.Image, size: int) -> tuple[np.ndarray, Tens
     The short side is resized to `size` (bilinear, antialiased) and the middle cropped.
     """
     rgb = upright_rgb(image)
-    return np.asarray(rgb), in_units(np.array(middle(rgb, size)))
+    return np.asarray(rgb), opened(np.array(middle(rgb, size))[None])[0]
 
 
 def middle(rgb: Image.Image, size: int) -> Image.Image:
@@ -53,12 +54,7 @@ def taken(rgb: Image.Image, parts: Sequence[Square], side: int) -> Tensor:  # [N
     """The squares of a picture as a network of `side` pixels takes them, resized as the whole picture would be."""
     boxes = [(part.left, part.top, part.left + part.side, part.top + part.side) for part in parts]
     # Cut out first: resizing a box looks at what lies around it, which the thief who crops does not have.
-    return torch.stack([in_units(np.array(middle(rgb.crop(box), side))) for box in boxes])
-
-
-def in_units(levels: np.ndarray) -> Tensor:  # uint8 [H, W, 3] -> float32 [3, H, W] in [-1, 1]
-    """Grey levels in the units of networks and budgets."""
-    return torch.from_numpy(levels).permute(2, 0, 1).float().div_(127.5).sub_(1)
+    return opened(np.stack([middle(rgb.crop(box), side) for box in boxes]))
 
 
 def protect_levels(
@@ -68,7 +64,7 @@ def protect_levels(
     """The protected picture, band by band, so that a large one never lies in memory as fractions."""
     made = levels.copy()
     for rows, columns, delta in change:
-        band = in_units(levels[rows, columns].copy())
+        band = opened(levels[None, rows, columns])[0]
         made[rows, columns] = apply_perturbation(band, delta)[1].permute(1, 2, 0).numpy()
     return made
 

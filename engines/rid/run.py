@@ -148,7 +148,7 @@ def _finish(ctx: Context, params: RidParams, photo: Ready, deltas: Tensor, of: i
     save(file, result, "method", "rid", "protected", carries=list(result.info))
     if params.differences:
         shown = amplified(original, protected, params.budget)
-        times = f"{127.5 / params.budget:.3g}"
+        times = f"{GREY_LEVELS / params.budget:.3g}"
         save(f"{photo.name}-difference.png", shown, "control", "difference", f"difference, {times} times amplified")
     if of <= TABLE:
         ctx.metrics(file, **numbers)

@@ -16,18 +16,22 @@ from studio.errors import InvalidInput
 
 __all__ = ["CONDITIONS", "MODELS", "SPEC", "RidParams"]
 
-Condition = Literal["clean", "rid", "random", "pgd"]
+Condition = Literal["clean", "rid", "random", "pgd", "aspl"]
 MOST_FILES = 500
 THIEF_PHOTOS = (4, 8)  # how many pictures of a person a thief needs, and uses at most
 SQUARES = 3  # of a typical photo, which is no square: one in the middle, one on either side
 GFLOPS = {"cpu": 40.0, "cuda": 20_000.0}  # of one core or card, before the first timing
 ACTIVATIONS = 0.6e9  # bytes, of a batch at 512 px
+THIEF_ACTIVATIONS = 0.6e9  # bytes, of a thief's batch and of the judges
+PROGRAM = 0.6e9  # bytes, of the libraries
 CONDITIONS = {
     "clean": "The pictures as they are",
     "rid": "Protected by RID",
     "random": "Random noise of the same strength",
     "pgd": "Protected picture by picture (AdvDM)",
+    "aspl": "Protected together, against a model that learns them meanwhile (ASPL)",
 }
+SEARCHES = {"pgd": 100, "aspl": 200}  # training steps that take as long
 
 
 class RidParams(Params):
@@ -136,6 +140,7 @@ def estimate(params: RidParams, facts: DeviceFacts) -> Estimate:
     validate(params)
     model = MODELS[params.model]
     photos = len(params.images)
+    held = model.memory
     if params.task == "protect":
         work = photos * (model.gflop * SQUARES + 2.0)
     else:
@@ -143,9 +148,10 @@ def estimate(params: RidParams, facts: DeviceFacts) -> Estimate:
         way = SURROGATES[model.surrogate].ways[params.thief]
         steps = params.thief_steps or way["steps"]
         work = len(params.conditions) * step * (steps * way["batch"] / 4 + 20 * params.generated / 4)
-        work += step * 100 * ("pgd" in params.conditions)
+        work += step * sum(SEARCHES.get(name, 0) for name in params.conditions)
+        held = SURROGATES[model.surrogate].theft_memory(params.thief) + THIEF_ACTIVATIONS
     rate = facts.speed or GFLOPS.get(facts.kind, GFLOPS["cpu"])
-    memory = model.memory + ACTIVATIONS * (model.side / 512) ** 2 + 0.6e9 * (1 + (params.task == "thief"))
+    memory = held + ACTIVATIONS * (model.side / 512) ** 2 + PROGRAM
     if memory > facts.memory_total:
         raise InvalidInput(
             f"{model.title} needs {memory / 2**30:.1f} GB; {facts.name} has {facts.memory_total / 2**30:.1f} GB.",
@@ -159,7 +165,8 @@ def estimate(params: RidParams, facts: DeviceFacts) -> Estimate:
 
 def model_key(params: RidParams) -> str:
     """What must be loaded for a run."""
-    return f"rid/{params.model}/{params.task}"
+    trained, _ = MODELS[params.model].file_for(params.budget) or (params.budget, "")
+    return f"rid/{params.model}/{trained:g}/{params.task}"
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -176,6 +183,17 @@ METRICS = {
     "ssim": Metric("SSIM", "Likeness to the original as the eye weighs it; 1 is the same.", "higher"),
     "jpeg_energy": Metric("Left after JPEG 75", "Share of the protection's energy after saving as JPEG.", "higher"),
     "jpeg_correlation": Metric("Alike after JPEG 75", "How much what is left is what was put in.", "higher"),
+    "kept": Metric(
+        "Person kept",
+        "Share of the generated pictures with a face that is taken for the person's; lower means better protected.",
+        "lower",
+    ),
+    "kept_posted": Metric(
+        "Person in the photos",
+        "The same of the photos that were handed over: low, and it is the judge that is misled, not the thief.",
+        "higher",
+    ),
+    "ism_posted": Metric("Identity in the photos", "Likeness of the faces handed over to the person.", "higher"),
     "ism": Metric(
         "Identity", "Likeness of the generated faces to the person; lower means better protected.", "lower"
     ),

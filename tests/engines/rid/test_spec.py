@@ -80,6 +80,8 @@ def test_more_work_is_said_to_cost_more():
     assert estimate(thief, facts).seconds > one.seconds
     assert estimate(thief.model_copy(update={"thief_steps": 1000}), facts).seconds > estimate(thief, facts).seconds
     assert estimate(params(), DeviceFacts(speed=1e9)).seconds < one.seconds
+    searched = [params(task="thief", conditions=("clean", name)) for name in ("pgd", "aspl")]
+    assert estimate(thief, facts).work < estimate(searched[0], facts).work < estimate(searched[1], facts).work
     zipped = estimate(params(images=(FileRef(sha256="0" * 64, name="all.ZIP"),)), facts)
     assert "Archives" in zipped.note
 
@@ -88,3 +90,20 @@ def test_a_device_without_room_is_told():
     with pytest.raises(InvalidInput, match="needs") as caught:
         estimate(params(model="published"), DeviceFacts(memory_total=2**28))
     assert caught.value.field == "model"
+
+
+def test_a_thief_needs_room_for_all_that_it_trains():
+    card = DeviceFacts(kind="cuda", memory_total=16 * 2**30)
+    assert estimate(params(model="published"), card).memory_bytes < 2**32
+    with pytest.raises(InvalidInput, match="needs"):
+        estimate(params(model="published", task="thief"), card)
+    needed = [
+        estimate(params(task="thief", thief=thief), DeviceFacts()).memory_bytes
+        for thief in ("full", "lora", "inversion")
+    ]
+    assert needed == sorted(needed, reverse=True)
+
+
+def test_jobs_share_a_model_where_they_load_the_same_file():
+    assert SPEC.model_key(params(budget=7)) == SPEC.model_key(params(budget=12))
+    assert SPEC.model_key(params(budget=6)) != SPEC.model_key(params(budget=12))
