@@ -55,7 +55,7 @@ def convert(source: Path, target: Path, eps: float | None = None, num_heads: int
     `eps` in [-1, 1] is the budget where the name says none. Raises InvalidInput for anything that is no checkpoint,
     and for a budget that the name or the registry contradicts.
     """
-    digest = _sha256(source)
+    digest = sha256_of(source)
     if eps is None:
         eps = budget_of_name(source.name)
     elif PUBLISHED_NAME.search(source.name):
@@ -67,7 +67,7 @@ def convert(source: Path, target: Path, eps: float | None = None, num_heads: int
     told = {"eps": repr(eps), "num_heads": str(num_heads), "source": digest, "engine": "rid"}
     save_file({name: tensor.contiguous() for name, tensor in fold(weights).items()}, target, metadata=told)
     known = {name: round(budget * GREY_LEVELS, 6) for name, budget in registry.items()}
-    known |= dict.fromkeys((digest, _sha256(target)), round(eps * GREY_LEVELS, 6))
+    known |= dict.fromkeys((digest, sha256_of(target)), round(eps * GREY_LEVELS, 6))
     fresh = target.with_name(f"{REGISTRY}.new")
     fresh.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
     fresh.replace(target.with_name(REGISTRY))
@@ -115,7 +115,7 @@ def _loaded(path: Path) -> tuple[Defender, str]:
     """The defender, and the sha256 of the published file behind it."""
     if path.suffix != ".safetensors":
         weights = _read(path)
-        return _made(weights, _check(weights, PUBLISHED_HEADS), budget_of_name(path.name)), _sha256(path)
+        return _made(weights, _check(weights, PUBLISHED_HEADS), budget_of_name(path.name)), sha256_of(path)
     try:
         with safe_open(path, "pt") as file:
             told = file.metadata() or {}
@@ -173,6 +173,7 @@ def _check(weights: dict[str, Tensor], num_heads: int) -> Shape:
     return shape
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """The hash of a file, as the registry writes it."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

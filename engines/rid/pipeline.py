@@ -6,7 +6,6 @@ anything; Stable Diffusion folders are found by `engines.shared.pipeline`.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -93,8 +92,7 @@ def file_revision(path: Path) -> str:
 
 @lru_cache(maxsize=16)
 def _digest(path: str, size: int, changed: int) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return checkpoints.sha256_of(Path(path))
 
 
 class Folder(pipeline.Weights[Surrogate]):

@@ -78,10 +78,7 @@ def identity_metrics(
     failure = float(1 - found.mean())
     if not found.any():
         return float("nan"), failure
-    faces = np.asarray(embeddings, np.float64)[found]
-    average = np.asarray(reference_embeddings, np.float64).mean(axis=0)
-    cosine = faces @ average / (np.linalg.norm(faces, axis=1) * np.linalg.norm(average))
-    return float(cosine.mean()), failure
+    return float(_cosines(np.asarray(embeddings)[found], reference_embeddings).mean()), failure
 
 
 def kept_identity(
@@ -94,10 +91,15 @@ def kept_identity(
 
     Unlike the mean cosine it is known where no face was found: such pictures keep nobody's identity.
     """
+    alike = _cosines(embeddings, reference_embeddings) > threshold
+    return float((np.asarray(detected, bool) & alike).mean())
+
+
+def _cosines(embeddings: np.ndarray, references: np.ndarray) -> np.ndarray:  # [N, D], [M, D] -> float64 [N]
+    """Of each embedding with the average reference."""
     faces = np.asarray(embeddings, np.float64)
-    average = np.asarray(reference_embeddings, np.float64).mean(axis=0)
-    cosine = faces @ average / (np.linalg.norm(faces, axis=1) * np.linalg.norm(average))
-    return float((np.asarray(detected, bool) & (cosine > threshold)).mean())
+    average = np.asarray(references, np.float64).mean(axis=0)
+    return faces @ average / (np.linalg.norm(faces, axis=1) * np.linalg.norm(average))
 
 
 def frechet_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:  # [N, D], [M, D]

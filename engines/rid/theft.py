@@ -50,10 +50,22 @@ def perturbed(
 ) -> Tensor:  # [N, 3, S, S] in [-1, 1], on whole grey levels
     """The pictures as they are posted. Raises ValueError for a condition that is none."""
 
-    def heard(done: int) -> None:
-        on_step("search", done)
-
     device = models[0].alphas_cumprod.device if models else "cpu"
+
+    def searched(by: Callable[..., Tensor], rounds: int, inner: int, **asked: Any) -> Tensor:
+        """What a search changes."""
+        found = by(
+            models,
+            clean.to(device),
+            eps=eps,
+            rounds=rounds,
+            inner=inner,
+            generator=stream(condition),
+            on_step=lambda done: on_step("search", done),
+            **asked,
+        )
+        return found.cpu() - clean
+
     match condition:
         case "clean":
             return clean
@@ -62,31 +74,12 @@ def perturbed(
         case "rid":
             delta = defend(clean)
         case "pgd":
-            found = protect_by_search(
-                models,
-                clean.to(device),
-                eps=eps,
-                rounds=SEARCH[0],
-                inner=SEARCH[1],
-                prompt=surrogate.person,
-                generator=stream("pgd"),
-                on_step=heard,
-            )
-            delta = found.cpu() - clean
+            delta = searched(protect_by_search, *SEARCH, prompt=surrogate.person)
         case "aspl":
-            found = protect_by_alternation(
-                models,
-                clean.to(device),
-                eps=eps,
-                rounds=ALTERNATION[0],
-                inner=ALTERNATION[1],
-                way=replace(Way("full", **surrogate.ways["full"]), steps=ALTERNATION[2]),
-                subject=surrogate.subject,
-                person=surrogate.person,
-                generator=stream("aspl"),
-                on_step=heard,
-            )
-            delta = found.cpu() - clean
+            rounds, inner, learning = ALTERNATION
+            way = replace(Way("full", **surrogate.ways["full"]), steps=learning)
+            asked = {"subject": surrogate.subject, "person": surrogate.person}
+            delta = searched(protect_by_alternation, rounds, inner, way=way, **asked)
         case other:
             raise ValueError(f"no condition is called {other!r}")
     return to_float(apply_perturbation(clean, delta)[1])
@@ -179,11 +172,12 @@ def likeness(
     Where a posted picture is no longer taken for the person, the protection misleads the judge, and what it says of
     the thief proves nothing.
     """
-    numbers: dict[str, Any] = identity(judge, person, stored(drawn))
+    made = stored(drawn)
+    numbers: dict[str, Any] = identity(judge, person, made)
     if posted is not None and numbers:
         control = identity(judge, person, stored(posted))
         numbers |= {"kept_posted": control["kept"], "ism_posted": control["ism"]}
-    scores = [score for picture in stored(drawn) if (score := _naturalness(picture)) is not None]
+    scores = [score for picture in made if (score := _naturalness(picture)) is not None]
     return numbers | ({"brisque": round(float(np.mean(scores)), 2)} if scores else {})
 
 
