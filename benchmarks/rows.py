@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, suppress
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,6 +39,22 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
 def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     """Consecutive pieces of at most `size`."""
     return (items[start : start + size] for start in range(0, len(items), size))
+
+
+Many = Callable[..., list[Any]]  # as `map`, all at once
+
+
+@contextmanager
+def workers(jobs: int) -> Iterator[Many]:
+    """Where many things are measured: here, or where `jobs` is more than 1 in as many processes of their own.
+
+    A video is drawn in a second where there is a GPU, and measured in as much by one core.
+    """
+    if jobs == 1:
+        yield lambda function, *columns: list(map(function, *columns))
+        return
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        yield lambda function, *columns: list(pool.map(function, *columns))
 
 
 def interval(values: np.ndarray, rng: np.random.Generator) -> tuple[float, float, float]:

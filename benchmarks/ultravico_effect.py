@@ -6,8 +6,9 @@
 
 Every seed has one caption and one true clip, drawn from the world of moving things, and one noise, shared by all
 methods. The rows of the method `data` are the true clip, measured by the same rules. Rows are appended as they are
-made, and a second start goes on where the first ended. Intervals are 95 % percentile bootstraps over seeds. Settings
-are chosen on seeds from 10000 on (`--search`) and reported once on 0:64.
+made, and a second start goes on where the first ended. On a GPU (`--device cuda --batch 64 --jobs 8`) noise is still
+drawn on the processor, so that seeds mean the same videos. Intervals are 95 % percentile bootstraps over seeds.
+Settings are chosen on seeds from 10000 on (`--search`) and reported once on 0:64.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.rows import RESAMPLES, batches, grid_of, interval, read_rows
+from benchmarks.rows import RESAMPLES, Many, batches, grid_of, interval, read_rows, workers
 from engines.ultravico.attention import best_way
 from engines.ultravico.families import Shape
 from engines.ultravico.hooks import decayed, positions
@@ -67,11 +68,11 @@ def caption_of(seed: int) -> str:
 class Sampler:
     """The pocket model in memory, sampling several seeds in one batch with each seed's own noise."""
 
-    def __init__(self, weights: Weights) -> None:
-        self.weights = weights
+    def __init__(self, weights: Weights, device: str = "cpu") -> None:
+        self.device = device
         self.model, self.family = weights.source, weights.family
-        self.parts = {name: weights.load(name, "cpu") for name in ("transformer", "scheduler", "vae")}
-        self.text = {name: weights.load(name, "cpu") for name in self.family.text_parts}
+        self.parts = {name: weights.load(name, device) for name in ("transformer", "scheduler", "vae")}
+        self.text = {name: weights.load(name, device) for name in self.family.text_parts}
 
     @torch.no_grad()
     def videos(self, plan: Plan, seeds: Sequence[int]) -> np.ndarray:  # uint8 [B, T, H, W, 3]
@@ -84,9 +85,9 @@ class Sampler:
         per_frame = family.tokens_per_frame(shape)
         two = params.guidance > 1
         texts = [[caption_of(seed) for seed in seeds], [params.negative_prompt] * len(seeds)][: 1 + two]
-        conditions = [family.encode(self.text, text, "cpu") for text in texts]
+        conditions = [family.encode(self.text, text, self.device) for text in texts]
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        noise = family.draw_noise(shape, generators, "cpu", torch.float32)
+        noise = family.draw_noise(shape, generators, self.device, torch.float32)
         transformer = self.parts["transformer"]
         rule = position_rule(plan.method, params, family.temporal_dim, family.theta, shape.latent_frames)
         decay = decay_for(plan.method, params, per_frame, rule, shape.latent_frames)
@@ -95,7 +96,7 @@ class Sampler:
             if rule is not None:
                 stack.enter_context(positions(transformer, lambda: rule(level.value)))
             if decay is not None:
-                way = best_way("cpu", torch.float32, family.head_dim, ROWS)
+                way = best_way(self.device, torch.float32, family.head_dim, ROWS)
                 stack.enter_context(decayed(transformer, decay, way.path, per_frame * shape.latent_frames))
             latents = denoise(
                 family,
@@ -112,8 +113,9 @@ class Sampler:
         return family.decode(self.parts["vae"], latents, tiles=False)
 
 
-def numbers_of(frames: np.ndarray, plan: Plan, truth: float) -> dict[str, float | None]:
-    """Everything that is measured of one video; `truth` is the speed of the true clip."""
+def numbers_of(frames: np.ndarray, plan: Plan, seed: int) -> dict[str, float | None]:
+    """Everything that is measured of the video of a seed, uint8 [T, H, W, 3]."""
+    truth = speed(follow(render(sample(seed), len(frames)))) or float("nan")
     model = MODELS[plan.params.model]
     assert model.period is not None
     lag = round(model.period * model.frames_per_latent)
@@ -132,7 +134,13 @@ def numbers_of(frames: np.ndarray, plan: Plan, truth: float) -> dict[str, float 
 
 
 def make_rows(
-    sampler: Sampler, plans: Sequence[Plan], seeds: Sequence[int], batch: int, out: Path, sheets: Path | None
+    sampler: Sampler,
+    plans: Sequence[Plan],
+    seeds: Sequence[int],
+    batch: int,
+    out: Path,
+    sheets: Path | None,
+    many: Many,
 ) -> None:
     """Append one row for every (method, settings, ratio, seed) that is not there yet."""
     known = {(row["method"], row["settings"], row["ratio"], row["seed"]) for row in read_rows(out)}
@@ -143,11 +151,9 @@ def make_rows(
                 begun = time.process_time()
                 videos = sampler.videos(plan, some)
                 spent = (time.process_time() - begun) / len(some)
-                for seed, frames in zip(some, videos, strict=True):
-                    truth = speed(follow(render(sample(seed), len(frames)))) or float("nan")
+                for seed, numbers in zip(some, many(numbers_of, videos, [plan] * len(some), some), strict=True):
                     row = dict(zip(("method", "settings", "ratio"), plan.key, strict=True))
-                    row |= {"seed": seed, "caption": caption_of(seed), **numbers_of(frames, plan, truth)}
-                    file.write(json.dumps(row) + "\n")
+                    file.write(json.dumps(row | {"seed": seed, "caption": caption_of(seed), **numbers}) + "\n")
                 file.flush()
                 print(
                     f"{' '.join(map(str, plan.key))}: seeds {some[0]}..{some[-1]}, {spent:.1f} CPU s each", flush=True
@@ -242,6 +248,8 @@ def main() -> None:
     parser.add_argument("--search", default="", help="settings to combine, e.g. 'steps=8 alpha=0.9,0.5,0.3'")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that measure")
     parser.add_argument("--weights", type=Path, help="another folder of the pocket model's layout")
     parser.add_argument("--sheets", type=Path, help="folder for contact sheets of every batch")
     parser.add_argument("--out", type=Path, required=True)
@@ -250,8 +258,9 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     seeds = range(*map(int, given.seeds.split(":")))
     if not given.only_print:
-        sampler = Sampler(located(given.weights))
-        make_rows(sampler, plans_of(given), seeds, given.batch, given.out, given.sheets)
+        sampler = Sampler(located(given.weights), given.device)
+        with workers(given.jobs) as many:
+            make_rows(sampler, plans_of(given), seeds, given.batch, given.out, given.sheets, many)
     rows = [row for row in read_rows(given.out) if row["seed"] in seeds]
     print_table(rows)
     print_gains(rows)

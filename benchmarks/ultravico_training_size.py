@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from diffusers import WanPipeline
 
-from benchmarks.rows import batches, interval, read_rows
+from benchmarks.rows import batches, interval, read_rows, workers
 from benchmarks.ultravico_effect import caption_of
 from engines.ultravico.metrics import consistency, drift, follow, speed, survival
 from engines.ultravico.presets import MODELS
@@ -88,26 +88,28 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=Path(model.repo))
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that measure")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     seeds = range(*map(int, given.seeds.split(":")))
     known = {(row["group"], row["seed"]) for row in read_rows(given.out)}
-    with given.out.open("a") as file:
+    with workers(given.jobs) as many, given.out.open("a") as file:
 
         def keep(rows: list[dict[str, Any]]) -> None:
             file.writelines(json.dumps(row) + "\n" for row in rows)
             file.flush()
 
         new = [seed for seed in seeds if ("data", seed) not in known]
-        keep([measured("data", seed, render(sample(seed), FRAMES)) for seed in new])
-        pipeline = WanPipeline.from_pretrained(given.weights)
+        keep(many(measured, ["data"] * len(new), new, [render(sample(seed), FRAMES) for seed in new]))
+        pipeline = WanPipeline.from_pretrained(given.weights).to(given.device)
         pipeline.set_progress_bar_config(disable=True)
         for some in batches([seed for seed in seeds if ("model", seed) not in known], given.batch):
             begun = time.process_time()
             videos = generate(pipeline, list(some), given.steps, given.guidance)
             spent = (time.process_time() - begun) / len(some)
-            keep([measured("model", seed, frames) for seed, frames in zip(some, videos, strict=True)])
+            keep(many(measured, ["model"] * len(some), some, videos))
             print(f"seeds {some[0]}..{some[-1]}, {spent:.1f} CPU s each", flush=True)
     print(table([row for row in read_rows(given.out) if row["seed"] in seeds]))
 
