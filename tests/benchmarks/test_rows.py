@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.rows import append_row, batches, grid_of, interval, read_rows
+from benchmarks.rows import append_row, batches, grid_of, interval, read_rows, workers
 
 
 def test_rows_come_back_without_the_one_that_was_cut_off(tmp_path: Path):
@@ -33,3 +33,9 @@ def test_settings_are_combined_and_items_cut_into_pieces():
     assert grid_of("") == [{}]
     assert grid_of("alpha=0.9,0.5 steps=8") == [{"alpha": 0.9, "steps": 8}, {"alpha": 0.5, "steps": 8}]
     assert list(batches(range(5), 2)) == [range(0, 2), range(2, 4), range(4, 5)]
+
+
+def test_many_things_are_measured_in_order_here_and_elsewhere():
+    for jobs in (1, 2):
+        with workers(jobs) as many:
+            assert many(pow, [2, 3, 4], [3, 2, 1]) == [8, 9, 4]
