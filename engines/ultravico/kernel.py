@@ -1,25 +1,46 @@
-"""Decayed attention as one Triton kernel: flash attention in which lambda is computed where the logits are.
+"""Decayed attention as one Triton kernel: flash attention in which lambda costs next to nothing.
 
-No table of any kind is read: lambda of a pair follows from the distance of its tokens, and every constant of the
-method is an argument, so that no change of a setting compiles anything anew. Products of queries and keys, and the
-sums, are in float32. Triton is imported when the kernel is first wanted; without a GPU it runs in Triton's own
-interpreter, which the tests use. Knows no model.
+For some rows nearly all columns lie in stripes of one lambda (`stripes.Lambdas`). So each block of rows walks its
+columns in three loops: those that are left alone, those of one factor, and the edges between them, where lambda of a
+pair is read from a table by distance. Only edges test anything column by column. That table, and which columns belong
+to which loop, are made once for a length and a decay. For one factor f of at least 0 the decay keeps the order of
+logits, so that the search for the largest needs none; and the decay itself, plus (f - 1) max(logit, 0), hides behind
+the exponential, which takes longer. Triton is imported when the kernel is first wanted; without a GPU it runs in
+Triton's own interpreter, which the tests use. Knows no model.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from engines.ultravico.decay import Decay, smoothed
+from engines.ultravico.stripes import HIDDEN, Lambdas, Stripe
 
-ROWS, COLUMNS = 128, 64  # of a tile
-NO_BANDS = 1e30  # tokens: a period that no distance reaches
-PROFILES = {"constant": 0, "linear": 1, "parabolic": 2}
+UNDECAYED = Decay(1, 0, 1.0, smooth_k=False)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """How the work is cut up."""
+
+    rows: int = 128
+    columns: int = 128
+    warps: int = 8
+    stages: int = 2  # tiles of keys and values on their way at a time
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which columns each block of rows meets in which loop, for one length and decay."""
+
+    blocks: Tensor  # int32 [n, 6]: rows [first, last), and where its left alone, shrunk and edge parts start and end
+    parts: Tensor  # int32 [m, 3]: columns [start, end) and a distance; whole tiles, but for edges
+    lambdas: Tensor  # float32 [V], by distance in tokens
 
 
 def triton_attention(q: Tensor, k: Tensor, v: Tensor, decay: Decay) -> Tensor:
@@ -27,140 +48,93 @@ def triton_attention(q: Tensor, k: Tensor, v: Tensor, decay: Decay) -> Tensor:
 
     Raises ImportError without Triton, NotImplementedError for another d, RuntimeError where it does not compile.
     """
+    return tiled_attention(q, smoothed(k, decay), v, decay, best_tile(q.shape[-1], q.dtype))
+
+
+def tiled_attention(q: Tensor, k: Tensor, v: Tensor, decay: Decay | None, tile: Tile) -> Tensor:
+    """The same of keys that are smoothed already; without a decay plain attention, the decay compiled out."""
     import triton
+    from triton.tools.tensor_descriptor import TensorDescriptor
+
+    from engines.ultravico.loops import decayed
 
     batch, heads, length, dim = q.shape
     if dim < 16 or dim & (dim - 1):
         raise NotImplementedError(f"heads of {dim} channels: a power of two of at least 16 is needed")
-    q, k, v = (x.contiguous() for x in (q, smoothed(k, decay), v))
+    q, k, v = (x.contiguous() for x in (q, k, v))
     out = torch.empty_like(q)
-    rows, columns = _tile(dim, q.dtype)
-    launch = _kernel()[(triton.cdiv(length, rows), batch * heads)]
+    plan = planned(decay or UNDECAYED, length, tile.rows, tile.columns, str(q.device))
+    keys, values = (TensorDescriptor.from_tensor(x.view(-1, dim), [tile.columns, dim]) for x in (k, v))
     try:
-        launch(
+        decayed[(len(plan.blocks), batch * heads)](
             q,
-            k,
-            v,
+            keys,
+            values,
             out,
+            plan.blocks,
+            plan.parts,
+            plan.lambdas,
             length,
-            length - decay.padded_keys_end,
-            decay.text_tokens_start,
-            length - decay.text_tokens_end,
-            1 / math.sqrt(dim),
-            *_constants(decay),
-            PROFILE=PROFILES[decay.profile],
+            math.log2(math.e) / math.sqrt(dim),
+            DECAYED=decay is not None,
             DIM=dim,
-            ROWS=rows,
-            COLUMNS=columns,
-            num_warps=8 if dim > 64 else 4,
-            num_stages=2,
+            ROWS=tile.rows,
+            COLUMNS=tile.columns,
+            STAGES=tile.stages,
+            num_warps=tile.warps,
         )
     except triton.TritonError as error:
         raise RuntimeError(f"decayed attention does not compile for {q.device}: {error}") from error
     return out
 
 
-def _constants(decay: Decay) -> tuple[float, ...]:
-    """The method's constants as the kernel takes them; distances in tokens."""
-    per_frame, constant = decay.tokens_per_frame, decay.profile == "constant"
-    end = 0.85 if decay.alpha1 is None else decay.alpha1
-    start = 0.95 if decay.alpha2 is None else decay.alpha2
-    bands = (1.0, NO_BANDS, 0.0)
-    if decay.beta is not None and decay.period_frames is not None and decay.gamma_frames is not None:
-        bands = (float(decay.beta), float(decay.period_frames * per_frame), float(decay.gamma_frames * per_frame))
-    return (
-        float(decay.half_window),
-        float(decay.alpha if constant else start),
-        float(decay.alpha if constant else end),
-        *bands,
-        per_frame if decay.first_frame_mask else -1,
-        float(decay.window_frames * per_frame),
-    )
+def best_tile(dim: int, dtype: torch.dtype) -> Tile:
+    """A tile that fits the fast memory of a card."""
+    if dtype == torch.float32 or dim > 128:
+        return Tile(64, 32, 8 if dim > 64 else 4)
+    return Tile()
 
 
-def _tile(dim: int, dtype: torch.dtype) -> tuple[int, int]:
-    """Rows and columns of a tile that fit the fast memory of a card."""
-    return (ROWS // 2, COLUMNS // 2) if dtype == torch.float32 or dim > 128 else (ROWS, COLUMNS)
+@lru_cache(maxsize=8)
+def planned(decay: Decay, length: int, rows: int, columns: int, device: str) -> Plan:
+    """The plan for blocks of at most `rows` rows and tiles of `columns`."""
+    lambdas = Lambdas(decay, length, rows)
+    kept = length - decay.padded_keys_end
+    blocks: list[list[int]] = []
+    parts: list[list[int]] = []
+    for first, last in lambdas.blocks(rows):
+        starts = []
+        for loop in _loops(lambdas, first, lambdas.stripes(first, last, kept), columns):
+            starts.append(len(parts))
+            parts.extend(loop)
+        blocks.append([first, last, *starts, len(parts)])
+    numbers = (torch.tensor(table, dtype=torch.int32, device=device) for table in (blocks, parts))
+    return Plan(*numbers, lambdas.by_distance.float().to(device))
 
 
-@lru_cache(maxsize=1)
-def _kernel() -> Any:
-    """The kernel; made when first wanted, because importing Triton takes a second."""
-    import triton
-    import triton.language as tl
-
-    @triton.jit
-    def decayed(
-        q_at,
-        k_at,
-        v_at,
-        out_at,
-        length,
-        kept,  # keys that may be looked at
-        video_start,
-        video_end,
-        scale,
-        half_window,
-        near_factor,  # lambda at distance 0, of the profile that is extended to the far end
-        far_factor,
-        beta,
-        period,  # tokens
-        gamma,  # tokens
-        first_frame,  # last token of the first frame, plus one; -1: the first frame is nothing special
-        trained,  # tokens of the training length
-        PROFILE: tl.constexpr,
-        DIM: tl.constexpr,
-        ROWS: tl.constexpr,
-        COLUMNS: tl.constexpr,
-    ):
-        log2e = 1.4426950408889634
-        base = tl.program_id(1).to(tl.int64) * length * DIM
-        channel = tl.arange(0, DIM)
-        row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-        query = tl.load(q_at + base + row[:, None] * DIM + channel[None, :], mask=row[:, None] < length, other=0.0)
-        row_text = (row < video_start) | (row >= video_end)
-        row_first = (row - video_start <= first_frame) & (row_text == 0)
-        largest = tl.full([ROWS], -1e30, tl.float32)
-        total = tl.zeros([ROWS], tl.float32)
-        mixed = tl.zeros([ROWS, DIM], tl.float32)
-        video = (video_end - video_start).to(tl.float32)
-        first_row = tl.program_id(0) * ROWS
-        for start in range(0, kept, COLUMNS):
-            column = start + tl.arange(0, COLUMNS)
-            known = column < kept
-            place = column[None, :] * DIM + channel[:, None]
-            key = tl.load(k_at + base + place, mask=known[None, :], other=0.0)
-            logit = tl.dot(query, key, input_precision="ieee") * scale
-            # The largest distance of this tile: where even that is within the window, no logit changes.
-            reach = tl.maximum(first_row + ROWS - 1 - start, start + COLUMNS - 1 - first_row)
-            if (reach.to(tl.float32) > half_window) | (first_row - video_start <= first_frame):
-                distance = tl.abs(row[:, None] - column[None, :]).to(tl.float32)
-                factor = tl.full([ROWS, COLUMNS], far_factor, tl.float32)
-                if PROFILE > 0:
-                    share = distance / video
-                    share = share * share if PROFILE == 2 else share
-                    factor = far_factor * share + near_factor * (1 - share)
-                turn = tl.maximum(tl.floor(distance / period + 0.5), 1.0)
-                in_band = tl.abs(distance - turn * period) <= gamma
-                factor = tl.where(in_band, beta, factor)
-                column_text = (column < video_start) | (column >= video_end)
-                same = (distance <= half_window) | row_text[:, None] | column_text[None, :]
-                logit = tl.where(same | (logit <= 0), logit, logit * factor)
-                later = (column - video_start > trained) & (column_text == 0)
-                logit = tl.where(row_first[:, None] & later[None, :], -float("inf"), logit)
-            logit = tl.where(known[None, :], logit * log2e, -float("inf"))
-            new = tl.maximum(largest, tl.max(logit, 1))
-            weight = tl.exp2(logit - new[:, None])
-            fade = tl.exp2(largest - new)
-            total = total * fade + tl.sum(weight, 1)
-            value = tl.load(v_at + base + column[:, None] * DIM + channel[None, :], mask=known[:, None], other=0.0)
-            mixed = mixed * fade[:, None] + tl.dot(weight.to(value.dtype), value, input_precision="ieee")
-            largest = new
-        result = mixed / total[:, None]
-        tl.store(
-            out_at + base + row[:, None] * DIM + channel[None, :],
-            result.to(out_at.dtype.element_ty),
-            mask=row[:, None] < length,
-        )
-
-    return decayed
+def _loops(lambdas: Lambdas, row: int, stripes: list[Stripe], columns: int) -> tuple[list, list, list]:
+    """The parts of the three loops for a block that begins at `row`; edges fill their last tile where they can."""
+    alone: list[list[int]] = []
+    shrunk: list[list[int]] = []
+    edges: list[list[int]] = []
+    runs = {run.factor: run.first for run in lambdas.runs}
+    for start, end, factor in ((stripe.start, stripe.end, stripe.factor) for stripe in stripes):
+        if factor == HIDDEN:
+            continue
+        # Distances beyond the reach count as the reach: text looks, and is looked at, as if from next door.
+        video = lambdas.begin <= row < lambdas.end and lambdas.begin <= start < lambdas.end
+        reach = len(lambdas.by_distance) - 1 if video else 0
+        if edges and edges[-1][1:] == [start, reach]:
+            start = min(end, start + (edges[-1][0] - start) % columns)
+            edges[-1][1] = start
+        if factor is not None and factor >= 0:
+            whole = start + (end - start) // columns * columns
+            if start < whole:
+                (alone if factor == 1 else shrunk).append([start, whole, runs.get(factor, 0)])
+            start = whole
+        if start < end:
+            if edges and edges[-1][1:] == [start, reach]:
+                edges[-1][1] = end
+            else:
+                edges.append([start, end, reach])
+    return alone, shrunk, edges

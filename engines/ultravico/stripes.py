@@ -57,7 +57,7 @@ def striped_attention(q: Tensor, k: Tensor, v: Tensor, decay: Decay, rows: int =
     out = values.new_empty(len(values), length, values.shape[-1])
     heads = max(1, min(len(queries), BUFFER // (4 * rows * length)))
     logits = queries.new_empty(heads * rows * kept)
-    lambdas = _Lambdas(decay, length, rows)
+    lambdas = Lambdas(decay, length, rows)
     small = _largest_logit(queries, keys) * max(1.0, float(lambdas.by_distance.max())) < SAFE
     for first, last in lambdas.blocks(rows):
         stripes = lambdas.stripes(first, last, kept)
@@ -81,7 +81,7 @@ def _largest_logit(queries: Tensor, keys: Tensor) -> float:  # [g, N, d], [g, d,
     return float((queries.norm(dim=-1).amax(-1) * keys.norm(dim=-2).amax(-1)).max())
 
 
-class _Lambdas:
+class Lambdas:
     """lambda of one sequence, laid out for blocks of rows."""
 
     def __init__(self, decay: Decay, length: int, rows: int) -> None:

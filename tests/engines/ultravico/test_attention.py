@@ -65,10 +65,10 @@ def test_stripes_of_half_precision_and_of_few_heads_at_a_time(monkeypatch: pytes
 
 def test_stripes_cover_every_column_once():
     """Most of a block lies in stripes of one factor; the edges between them are as narrow as the block is high."""
-    from engines.ultravico.stripes import _Lambdas
+    from engines.ultravico.stripes import Lambdas
 
     decay, length = Decay(16, 6, 0.9, 0.6, 9, 1, text_tokens_start=5, text_tokens_end=7), 16 * 24 + 12
-    lambdas = _Lambdas(decay, length, 8)
+    lambdas = Lambdas(decay, length, 8)
     assert [row for first, last in lambdas.blocks(8) for row in range(first, last)] == list(range(length))
     for first, last in lambdas.blocks(8):
         stripes = lambdas.stripes(first, last, length)
