@@ -1,12 +1,14 @@
 """What decayed attention costs beside plain attention: time and peak memory of every way, at growing lengths.
 
     python -m benchmarks.ultravico_attention                              # 2 heads of 64, float32, on the CPU
-    python -m benchmarks.ultravico_attention --device cuda --heads 12 --dim 128 --dtype bfloat16 --tokens 98280
+    python -m benchmarks.ultravico_attention --device cuda --heads 12 --dim 128 --dtype bfloat16 --tokens 98280 \\
+        --repeats 5 --ways "sdpa,flex plain,flex,triton plain,triton" --first-frame
 
 Each cell runs in a process of its own, so that its peak memory is its own. Times are the best of several: on the CPU
 of the process's own seconds, so that other work on the machine counts less; on a GPU of the device's. The dense mask
 is what an implementation by hand costs: all logits, a table of lambda, softmax. A length at which it would need more
-than `--most` is left out.
+than `--most` is left out. "flex plain" and "triton plain" are the same two ways with the decay left out of what is
+compiled, so that the last ratio of the table is what the decay itself costs; what it costs includes the mean key.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from torch import Tensor
 
 from engines.ultravico.attention import WAYS
 from engines.ultravico.decay import Decay
+from engines.ultravico.kernel import best_tile, tiled_attention
 from studio.devices import PeakMemory
 
 MIB = 2**20
@@ -32,9 +35,11 @@ RATIO = 3  # target over training length
 FRAMES = 63  # latent frames of the target
 
 
-def decay_at(tokens: int) -> Decay:
-    """The standard strength at three times the training length, with bands."""
+def decay_at(tokens: int, first_frame: bool = False) -> Decay:
+    """The standard strength at three times the training length: with bands, or with Wan's first frame."""
     per_frame = max(1, tokens // FRAMES)
+    if first_frame:
+        return Decay(per_frame, FRAMES / RATIO, 0.9, first_frame_mask=True)
     return Decay(per_frame, FRAMES / RATIO, 0.9, 0.6, 30, 2)
 
 
@@ -46,9 +51,26 @@ def dense_mask(q: Tensor, k: Tensor, v: Tensor, decay: Decay) -> Tensor:
     return torch.softmax(torch.where(logits > 0, logits * table, logits), -1) @ v
 
 
+def flex_plain(q: Tensor, k: Tensor, v: Tensor, _decay: Decay) -> Tensor:
+    """FlexAttention without a change of logits."""
+    from torch.nn.attention.flex_attention import flex_attention as plain
+
+    return torch.compile(plain, dynamic=False)(q, k, v)
+
+
+def triton_plain(q: Tensor, k: Tensor, v: Tensor, _decay: Decay) -> Tensor:
+    """Our kernel without a decay."""
+    return tiled_attention(q, k, v, None, best_tile(q.shape[-1], q.dtype))
+
+
 def ways() -> dict[str, Callable[..., Tensor]]:
     """Plain attention first, then the dense mask, then ours."""
-    plain = {"sdpa": lambda q, k, v, _decay: F.scaled_dot_product_attention(q, k, v), "dense mask": dense_mask}
+    plain = {
+        "sdpa": lambda q, k, v, _decay: F.scaled_dot_product_attention(q, k, v),
+        "flex plain": flex_plain,
+        "triton plain": triton_plain,
+        "dense mask": dense_mask,
+    }
     return {**plain, **WAYS}
 
 
@@ -56,12 +78,12 @@ def measure(given: argparse.Namespace) -> dict[str, float | str | int]:
     """One cell: seconds and bytes beyond the inputs."""
     torch.set_num_threads(given.threads)
     cuda = given.device.startswith("cuda")
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(given.device).manual_seed(0)
     shape = (1, given.heads, given.tokens[0], given.dim)
     q, k, v = (
-        torch.randn(shape, generator=generator).to(given.device, getattr(torch, given.dtype)) for _ in range(3)
+        torch.randn(shape, generator=generator, device=given.device).to(getattr(torch, given.dtype)) for _ in range(3)
     )
-    decay, run = decay_at(given.tokens[0]), ways()[given.way]
+    decay, run = decay_at(given.tokens[0], given.first_frame), ways()[given.way]
 
     def seconds() -> float:
         if not cuda:
@@ -76,9 +98,10 @@ def measure(given: argparse.Namespace) -> dict[str, float | str | int]:
         return start.elapsed_time(end) / 1000
 
     with torch.no_grad():
-        run(q[..., :256, :], k[..., :256, :], v[..., :256, :], decay)  # threads, kernels, libraries
-        if given.way in ("flex", "triton"):
-            seconds()  # compiled for this length
+        if cuda or given.way.startswith(("flex", "triton")):
+            seconds()  # compiled for this length; a shorter one would be compiled for nothing
+        else:
+            run(q[..., :256, :], k[..., :256, :], v[..., :256, :], decay)  # threads, libraries
         memory = PeakMemory(given.device)
         before = memory.bytes()
         best = min(seconds() for _ in range(given.repeats))
@@ -89,6 +112,7 @@ def measure(given: argparse.Namespace) -> dict[str, float | str | int]:
 def cell(given: argparse.Namespace, way: str, tokens: int) -> dict[str, float | str | int] | None:
     """The measurement of one way at one length, in a process of its own; None where it fails, and why is printed."""
     flags = [f"--{name}={getattr(given, name)}" for name in ("device", "heads", "dim", "dtype", "threads", "repeats")]
+    flags += ["--first-frame"] if given.first_frame else []
     command = [sys.executable, "-m", "benchmarks.ultravico_attention", *flags, f"--tokens={tokens}", f"--way={way}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -98,14 +122,16 @@ def cell(given: argparse.Namespace, way: str, tokens: int) -> dict[str, float | 
 
 
 def table(rows: list[dict]) -> str:
-    """Markdown: seconds, as a multiple of plain attention, and peak memory."""
-    plain = {row["tokens"]: row["seconds"] for row in rows if row["way"] == "sdpa"}
-    lines = ["| tokens | way | seconds | times SDPA | peak memory |", "|---|---|---|---|---|"]
+    """Markdown: seconds, as a multiple of plain attention and of the same way without decay, and peak memory."""
+    lines = ["| tokens | way | seconds | times SDPA | times plain | peak memory |", "|---|---|---|---|---|---|"]
+    plain = {(row["tokens"], row["way"]): row["seconds"] for row in rows}
+
+    def times(row: dict, way: str) -> str:
+        return f"{row['seconds'] / plain[row['tokens'], way]:.3f}" if (row["tokens"], way) in plain else "-"
+
     for row in rows:
-        times = row["seconds"] / plain[row["tokens"]] if row["tokens"] in plain else float("nan")
-        lines.append(
-            f"| {row['tokens']:,} | {row['way']} | {row['seconds']:.3f} | {times:.2f} | {row['mib']:,.0f} MiB |"
-        )
+        cells = (f"{row['seconds']:.4f}", times(row, "sdpa"), times(row, f"{row['way']} plain"))
+        lines.append(f"| {row['tokens']:,} | {row['way']} | {' | '.join(cells)} | {row['mib']:,.0f} MiB |")
     return "\n".join(lines)
 
 
@@ -120,6 +146,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--first-frame", action="store_true", help="Wan's rule instead of bands")
     parser.add_argument("--most", type=float, default=1.5, help="GB of one table that the dense mask may take")
     parser.add_argument("--out", help="append the rows to this file, one JSON object a line")
     parser.add_argument("--way", help=argparse.SUPPRESS)

@@ -1,19 +1,23 @@
 """Decayed attention as one Triton kernel: flash attention in which lambda costs next to nothing.
 
 For some rows nearly all columns lie in stripes of one lambda (`stripes.Lambdas`). So each block of rows walks its
-columns in three loops: those that are left alone, those of one factor, and the edges between them, where lambda of a
-pair is read from a table by distance. Only edges test anything column by column. That table, and which columns belong
-to which loop, are made once for a length and a decay. For one factor f of at least 0 the decay keeps the order of
-logits, so that the search for the largest needs none; and the decay itself, plus (f - 1) max(logit, 0), hides behind
-the exponential, which takes longer. Triton is imported when the kernel is first wanted; without a GPU it runs in
-Triton's own interpreter, which the tests use. Knows no model.
+columns in loops of their own: those that are left alone, those of one factor, edges with one factor on either side,
+and what is left, where lambda of a pair is read from a table by distance: narrow bands, and profiles other than the
+constant one. Only the last two test anything column by column. Which columns belong to which loop is worked out once
+for a length and a decay. For one factor f of at least 0 the decay keeps the order of logits, so that the search for
+the largest needs none; and the decay itself, plus (f - 1) max(logit, 0), hides behind the exponential, which takes
+longer. Triton is imported when the kernel is first wanted; without a GPU it runs in Triton's own interpreter, which
+the tests use. Knows no model.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -21,6 +25,8 @@ from torch import Tensor
 from engines.ultravico.decay import Decay, smoothed
 from engines.ultravico.stripes import HIDDEN, Lambdas, Stripe
 
+ALONE, SHRUNK, EDGE, PAIRS = range(4)  # loops; as in `loops.decayed`
+EVEN, MIXED, TEXT = range(3)  # pieces of columns
 UNDECAYED = Decay(1, 0, 1.0, smooth_k=False)
 
 
@@ -38,9 +44,10 @@ class Tile:
 class Plan:
     """Which columns each block of rows meets in which loop, for one length and decay."""
 
-    blocks: Tensor  # int32 [n, 6]: rows [first, last), and where its left alone, shrunk and edge parts start and end
-    parts: Tensor  # int32 [m, 3]: columns [start, end) and a distance; whole tiles, but for edges
+    blocks: Tensor  # int32 [n, 7]: rows [first, last), where the parts of each loop start, and where the last ends
+    parts: Tensor  # int32 [m, 5]: columns [start, end), last distance of the nearer lambda, a near and a far distance
     lambdas: Tensor  # float32 [V], by distance in tokens
+    pairs: bool  # whether any block needs the last loop
 
 
 def triton_attention(q: Tensor, k: Tensor, v: Tensor, decay: Decay) -> Tensor:
@@ -77,6 +84,7 @@ def tiled_attention(q: Tensor, k: Tensor, v: Tensor, decay: Decay | None, tile: 
             length,
             math.log2(math.e) / math.sqrt(dim),
             DECAYED=decay is not None,
+            PAIRED=plan.pairs,
             DIM=dim,
             ROWS=tile.rows,
             COLUMNS=tile.columns,
@@ -99,42 +107,57 @@ def best_tile(dim: int, dtype: torch.dtype) -> Tile:
 def planned(decay: Decay, length: int, rows: int, columns: int, device: str) -> Plan:
     """The plan for blocks of at most `rows` rows and tiles of `columns`."""
     lambdas = Lambdas(decay, length, rows)
-    kept = length - decay.padded_keys_end
+    kept, table = length - decay.padded_keys_end, lambdas.by_distance
+    borders = (table[1:] != table[:-1]).nonzero().flatten().tolist()  # last distances before lambda changes
     blocks: list[list[int]] = []
     parts: list[list[int]] = []
     for first, last in lambdas.blocks(rows):
-        starts = []
-        for loop in _loops(lambdas, first, lambdas.stripes(first, last, kept), columns):
-            starts.append(len(parts))
-            parts.extend(loop)
-        blocks.append([first, last, *starts, len(parts)])
-    numbers = (torch.tensor(table, dtype=torch.int32, device=device) for table in (blocks, parts))
-    return Plan(*numbers, lambdas.by_distance.float().to(device))
-
-
-def _loops(lambdas: Lambdas, row: int, stripes: list[Stripe], columns: int) -> tuple[list, list, list]:
-    """The parts of the three loops for a block that begins at `row`; edges fill their last tile where they can."""
-    alone: list[list[int]] = []
-    shrunk: list[list[int]] = []
-    edges: list[list[int]] = []
-    runs = {run.factor: run.first for run in lambdas.runs}
-    for start, end, factor in ((stripe.start, stripe.end, stripe.factor) for stripe in stripes):
-        if factor == HIDDEN:
-            continue
-        # Distances beyond the reach count as the reach: text looks, and is looked at, as if from next door.
-        video = lambdas.begin <= row < lambdas.end and lambdas.begin <= start < lambdas.end
-        reach = len(lambdas.by_distance) - 1 if video else 0
-        if edges and edges[-1][1:] == [start, reach]:
-            start = min(end, start + (edges[-1][0] - start) % columns)
-            edges[-1][1] = start
-        if factor is not None and factor >= 0:
-            whole = start + (end - start) // columns * columns
-            if start < whole:
-                (alone if factor == 1 else shrunk).append([start, whole, runs.get(factor, 0)])
-            start = whole
-        if start < end:
-            if edges and edges[-1][1:] == [start, reach]:
-                edges[-1][1] = end
+        loops: tuple[list[list[int]], ...] = ([], [], [], [])
+        for start, end, kind in _pieces(lambdas, first, lambdas.stripes(first, last, kept), columns):
+            if kind == TEXT:
+                whole = start + (end - start) // columns * columns
+                loops[ALONE].append([start, whole, 0, 0, 0])
+                loops[EDGE].append([whole, end, 0, 0, 0])
+                continue
+            near = max(0, start - (last - 1), first - (end - 1))
+            far = max(last - 1 - start, end - 1 - first)
+            crossed = borders[bisect_left(borders, near) : bisect_left(borders, far)]
+            if kind == EVEN:
+                loops[ALONE if table[near] == 1 else SHRUNK].append([start, end, 0, near, near])
+            elif len(crossed) < 2:
+                loops[EDGE].append([start, end, *(crossed or [far]), near, far])
             else:
-                edges.append([start, end, reach])
-    return alone, shrunk, edges
+                loops[PAIRS].append([start, end, 0, 0, len(table) - 1])
+        filled = [[part for part in loop if part[0] < part[1]] for loop in loops]
+        starts = list(accumulate(map(len, filled), initial=len(parts)))
+        parts += [part for loop in filled for part in loop]
+        blocks.append([first, last, *starts])
+    numbers = (torch.tensor(table, dtype=torch.int32, device=device) for table in (blocks, parts))
+    return Plan(*numbers, table.float().to(device), any(block[5] < block[6] for block in blocks))
+
+
+def _pieces(lambdas: Lambdas, row: int, stripes: list[Stripe], columns: int) -> Iterator[tuple[int, int, int]]:
+    """Columns [start, end) and their kind, for a block that begins at `row`: EVEN ones are whole tiles."""
+    begun: int | None = None  # where a mixed piece began that is not done yet
+    for start, end, factor in ((stripe.start, stripe.end, stripe.factor) for stripe in stripes):
+        text = not lambdas.begin <= row < lambdas.end or not lambdas.begin <= start < lambdas.end
+        if begun is not None and (text or factor == HIDDEN):
+            yield begun, start, MIXED
+            begun = None
+        if text and factor != HIDDEN:
+            yield start, end, TEXT
+        if text or factor == HIDDEN:
+            continue
+        if factor is None or factor < 0:
+            begun = start if begun is None else begun
+            continue
+        if begun is not None:
+            filled = start + (begun - start) % columns
+            start = filled if filled <= end else start
+            yield begun, start, MIXED
+        whole = start + (end - start) // columns * columns
+        if start < whole:
+            yield start, whole, EVEN
+        begun = whole if whole < end else None
+    if begun is not None:
+        yield begun, stripes[-1].end, MIXED
