@@ -60,7 +60,7 @@ def flex_plain(q: Tensor, k: Tensor, v: Tensor, _decay: Decay) -> Tensor:
 
 def triton_plain(q: Tensor, k: Tensor, v: Tensor, _decay: Decay) -> Tensor:
     """Our kernel without a decay."""
-    return tiled_attention(q, k, v, None, best_tile(q.shape[-1], q.dtype))
+    return tiled_attention(q, k, v, None, best_tile(q))
 
 
 def ways() -> dict[str, Callable[..., Tensor]]:

@@ -38,6 +38,7 @@ class Tile:
     columns: int = 128
     warps: int = 8
     stages: int = 2  # tiles of keys and values on their way at a time
+    bulk: bool = True  # whether the card has an engine that copies tiles; by pointers where it has not
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def triton_attention(q: Tensor, k: Tensor, v: Tensor, decay: Decay) -> Tensor:
 
     Raises ImportError without Triton, NotImplementedError for another d, RuntimeError where it does not compile.
     """
-    return tiled_attention(q, smoothed(k, decay), v, decay, best_tile(q.shape[-1], q.dtype))
+    return tiled_attention(q, smoothed(k, decay), v, decay, best_tile(q))
 
 
 def tiled_attention(q: Tensor, k: Tensor, v: Tensor, decay: Decay | None, tile: Tile) -> Tensor:
@@ -71,7 +72,9 @@ def tiled_attention(q: Tensor, k: Tensor, v: Tensor, decay: Decay | None, tile: 
     q, k, v = (x.contiguous() for x in (q, k, v))
     out = torch.empty_like(q)
     plan = planned(decay or UNDECAYED, length, tile.rows, tile.columns, str(q.device))
-    keys, values = (TensorDescriptor.from_tensor(x.view(-1, dim), [tile.columns, dim]) for x in (k, v))
+    keys, values = (
+        TensorDescriptor.from_tensor(x.view(-1, dim), [tile.columns, dim]) if tile.bulk else x for x in (k, v)
+    )
     try:
         decayed[(len(plan.blocks), batch * heads)](
             q,
@@ -85,6 +88,7 @@ def tiled_attention(q: Tensor, k: Tensor, v: Tensor, decay: Decay | None, tile: 
             math.log2(math.e) / math.sqrt(dim),
             DECAYED=decay is not None,
             PAIRED=plan.pairs,
+            BULK=tile.bulk,
             DIM=dim,
             ROWS=tile.rows,
             COLUMNS=tile.columns,
@@ -96,11 +100,14 @@ def tiled_attention(q: Tensor, k: Tensor, v: Tensor, decay: Decay | None, tile: 
     return out
 
 
-def best_tile(dim: int, dtype: torch.dtype) -> Tile:
-    """A tile that fits the fast memory of a card."""
-    if dtype == torch.float32 or dim > 128:
-        return Tile(64, 32, 8 if dim > 64 else 4)
-    return Tile()
+def best_tile(q: Tensor) -> Tile:
+    """A tile that fits the fast memory and the registers of the card that holds q [B, h, N, d]."""
+    dim = q.shape[-1]
+    bulk = not q.is_cuda or torch.cuda.get_device_capability(q.device) >= (9, 0)
+    if q.dtype == torch.float32 or dim > 128:
+        return Tile(64, 32, 8 if dim > 64 else 4, bulk=bulk)
+    hopper = not q.is_cuda or torch.cuda.get_device_capability(q.device)[0] in (9, 10)
+    return Tile(bulk=bulk) if hopper else Tile(columns=64, bulk=bulk)
 
 
 @lru_cache(maxsize=8)

@@ -5,6 +5,17 @@ import triton.language as tl
 
 
 @triton.jit
+def loaded(tokens, head, at, end, BULK: tl.constexpr, DIM: tl.constexpr, COLUMNS: tl.constexpr):  # [COLUMNS, DIM]
+    """Keys or values of one tile, by the card's copy engine or by pointers; beyond `end` anything that is there."""
+    if BULK:
+        tile = tokens.load([head + at, 0])
+    else:
+        token = (head + tl.minimum(at + tl.arange(0, COLUMNS), end - 1)).to(tl.int64)
+        tile = tl.load(tokens + token[:, None] * DIM + tl.arange(0, DIM)[None, :])
+    return tile
+
+
+@triton.jit
 def attend(
     query,  # [ROWS, DIM]
     keys,
@@ -19,6 +30,8 @@ def attend(
     mixed,  # [ROWS, DIM]
     LOOP: tl.constexpr,
     DECAYED: tl.constexpr,
+    BULK: tl.constexpr,
+    DIM: tl.constexpr,
     COLUMNS: tl.constexpr,
     STAGES: tl.constexpr,
 ):
@@ -30,7 +43,7 @@ def attend(
     far = tl.load(lambdas_at + reach) - 1
     bend = near * scale
     for at in tl.range(tl.load(part_at), end, COLUMNS, num_stages=STAGES):
-        key = keys.load([head + at, 0])
+        key = loaded(keys, head, at, end, BULK, DIM, COLUMNS)
         logit = tl.dot(query, key.T, input_precision="ieee")
         if LOOP >= 2:
             column = at + tl.arange(0, COLUMNS)
@@ -53,7 +66,7 @@ def attend(
         weight = tl.exp2(exponent)
         fade = tl.exp2(largest - new)
         total = total * fade + tl.sum(weight, 1)
-        value = values.load([head + at, 0])
+        value = loaded(values, head, at, end, BULK, DIM, COLUMNS)
         mixed = mixed * fade[:, None]
         mixed = tl.dot(weight.to(value.dtype), value, mixed, input_precision="ieee")
         largest = new
@@ -63,7 +76,7 @@ def attend(
 @triton.jit(do_not_specialize=["length"])
 def decayed(
     q_at,
-    keys,
+    keys,  # descriptors of [B h N, DIM], or where they begin
     values,
     out_at,
     blocks_at,
@@ -73,6 +86,7 @@ def decayed(
     scale,  # of a logit, to base 2
     DECAYED: tl.constexpr,
     PAIRED: tl.constexpr,
+    BULK: tl.constexpr,
     DIM: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -105,6 +119,8 @@ def decayed(
                     mixed,
                     LOOP=loop,
                     DECAYED=DECAYED,
+                    BULK=BULK,
+                    DIM=DIM,
                     COLUMNS=COLUMNS,
                     STAGES=1 if loop == 3 else STAGES,
                 )
