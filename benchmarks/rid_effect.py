@@ -24,6 +24,9 @@ With --photo the person is a real one: six views of one photograph are posted, a
 with twelve others of it. The judge knows toy people alone and says nothing where it sees no face in them: look at
 --sheets, and at the distance to the nearest true picture.
 
+With --device cuda it runs on a GPU, where one process waits for its own kernel launches: start several, each with
+identities (0:4, 4:8, ...) and a file of its own; files may be joined, and --report takes several.
+
 The thief "nobody" learns nothing: only what is posted is judged, and what each purification leaves of it is measured.
 Settings are chosen on identities from 10,000 on and reported on the first ones. Intervals are bootstrapped over
 identities.
@@ -36,7 +39,7 @@ import hashlib
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
@@ -110,12 +113,18 @@ class Bench:
     """The models, and everything that is the same for many rows. Loads what is asked for, once."""
 
     def __init__(
-        self, places: Places, surrogate: Surrogate, steps: int | None = None, photo: np.ndarray | None = None
+        self,
+        places: Places,
+        surrogate: Surrogate,
+        steps: int | None = None,
+        photo: np.ndarray | None = None,
+        device: str = "cpu",
     ) -> None:
         self.places, self.surrogate, self.steps, self.photo = places, surrogate, steps, photo
-        self.model = lru_cache(maxsize=2)(lambda name: load_diffusion(places.assets / name))
+        self.device = device  # of models; pictures go there and come back
+        self.model = lru_cache(maxsize=2)(lambda name: load_diffusion(places.assets / name).to(device))
         self.pictures = lru_cache(maxsize=1)(self._pictures)
-        self.defender = lru_cache(maxsize=6)(checkpoints.load)
+        self.defender = lru_cache(maxsize=6)(lambda path: checkpoints.load(path).to(device))
 
     @property
     def judge(self) -> Recogniser:
@@ -203,12 +212,13 @@ class Bench:
     def _defended(self, job: Job, clean: Tensor) -> Tensor:
         """By the smallest defender that reaches the budget."""
         defender = self.defender(self._file(job))
-        return defender(clean) * (job.budget / GREY_LEVELS / defender.eps)
+        return defender(clean.to(self.device)).cpu() * (job.budget / GREY_LEVELS / defender.eps)
 
     def row(self, job: Job) -> tuple[dict[str, Any], Tensor | None]:
         """The row of a job, and what was posted and drawn, [N, 3, S, S]."""
         person, stream = self.pictures(job.identity), stream_of(job)
         row = {**self.key(job), "made_by": self.maker(job), "settings": self.setting(job)}
+        row |= {"device": self.device}
         row |= {"family": self._file(job).parent.name} if job.kind == "rid" else {}
         if job.condition == "none":
             drawn = theft.anybody(self.model(job.model), DRAWN, surrogate=self.surrogate, stream=stream)
@@ -238,8 +248,8 @@ class Bench:
         if job.purify == "none" or job.condition == "clean":
             return {}
         found = left(
-            opened(self.pictures(job.identity)[:LEARNED]),
-            posted,
+            opened(self.pictures(job.identity)[:LEARNED]).to(self.device),
+            posted.to(self.device),
             job.purify,
             model=self.model(job.model),
             prompt=self.surrogate.person,
@@ -318,10 +328,12 @@ def jobs(options: argparse.Namespace) -> Iterator[Job]:
                     yield Job(identity, condition, budget, options.thief, purify, options.model)
 
 
-def compute(bench: Bench, todo: Iterator[Job], out: Path, sheets: Path | None = None) -> None:
-    """Append the rows that are missing."""
+def compute(
+    bench: Bench, todo: Iterable[Job], out: Path, sheets: Path | None = None, others: Sequence[Path] = ()
+) -> None:
+    """Append the rows that are missing, those counted that are in the files of `others`."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    known = {key_of(row) for row in read_rows(out)}
+    known = {key_of(row) for file in (out, *others) for row in read_rows(file)}
     for job in todo:
         if key_of(bench.key(job)) in known:
             continue
@@ -433,16 +445,17 @@ def main() -> None:
     parser.add_argument("--photo", type=Path, help="a real person instead of toy ones")
     parser.add_argument("--box", default="", help="left,top,right,bottom of the face and its surroundings, in pixels")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--report", type=Path, help="only print the table of a file")
+    parser.add_argument("--device", default="cpu", help="of models: cpu or cuda")
+    parser.add_argument("--report", type=Path, nargs="+", help="only print the table of these files together")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.report is None:
         unseen = options.unseen or folder.parent / "rid_alone"
         places = Places(options.assets, options.judge, options.defender, unseen, options.cache)
         photo = photographed(options.photo, options.box) if options.photo else None
-        bench = Bench(places, SURROGATES["pocket"], options.steps, photo)
+        bench = Bench(places, SURROGATES["pocket"], options.steps, photo, options.device)
         compute(bench, jobs(options), options.out, options.sheets)
-    print(table(read_rows(options.report or options.out)))
+    print(table([row for file in options.report or [options.out] for row in read_rows(file)]))
 
 
 if __name__ == "__main__":

@@ -7,10 +7,12 @@ two kinds that it has never been shown (noise, blobs) are kept for the examinati
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
@@ -18,13 +20,16 @@ from torch import Tensor, nn
 
 from engines.rid.identity import SIDE, WIDTH, Embedder, cosine_softmax_loss
 from engines.rid.train import to_float
-from engines.shared.training import Recipe, beside, load_average, train
+from engines.shared.training import Recipe, beside, best_device, load_average, train
 from pocket import people, world
+from pocket.crew import batches, spread
+from pocket.toypool import levels
 
 TRAINING, CHOOSING, EXAMINING = 20_000_000, 30_000_000, 40_000_000  # first seeds of identities
 IDENTITIES, VIEWS, TOYS = 1200, 12, 3000
 SHARD = 100  # identities of a file
-RECIPE = Recipe(seed=11, steps=2400, batch=72, ranks=1, cooldown=1400, muon_rate=0.02, adam_rate=2e-3, ema=0.995)
+TOGETHER = 10  # identities that one process draws at a time
+RECIPE = Recipe(seed=11, steps=2000, batch=96, ranks=1, cooldown=1200, muon_rate=0.02, adam_rate=2e-3, ema=0.995)
 
 
 class Student(nn.Module):
@@ -53,12 +58,12 @@ class Recognition:
             self.others = load_file(self.toys)["pictures"]
         who = torch.randint(len(self.pictures), (count,), generator=generator)
         view = torch.randint(self.pictures.shape[1], (count,), generator=generator)
-        shown = to_float(self.pictures[who, view])
         toys = self.others[torch.randint(len(self.others), (count // 6,), generator=generator)]
+        shown, toys, who = beside(student, [self.pictures[who, view], toys, who])
+        shown = to_float(shown)
         nobody = torch.cat([to_float(toys), spoilt(shown[: count // 6], generator)])
         pictures = augmented(torch.cat([shown, nobody]), generator)
-        is_face = (torch.arange(len(pictures)) < count).float()
-        pictures, is_face, who = beside(student, [pictures, is_face, who])
+        is_face = (torch.arange(len(pictures)) < count).to(pictures)
         embeddings, faces = student.embedder(pictures)
         return {
             "identity": cosine_softmax_loss(embeddings[:count], student.centres, who),
@@ -67,13 +72,16 @@ class Recognition:
 
 
 def augmented(pictures: Tensor, generator: torch.Generator) -> Tensor:  # [B, 3, S, S] in [-1, 1]
-    """Mirrored, moved, scaled, tinted, blurred as an autoencoder blurs, and grainy, each by chance."""
+    """Mirrored, moved, scaled, tinted, blurred as an autoencoder blurs, and grainy, each by chance.
+
+    As all that is done to pictures here: where they are, by chances drawn on the processor.
+    """
     count = len(pictures)
 
     def draw(*shape: int) -> Tensor:
-        return torch.rand(count, *shape, generator=generator)
+        return torch.rand(count, *shape, generator=generator).to(pictures)
 
-    theta = torch.zeros(count, 2, 3)
+    theta = pictures.new_zeros(count, 2, 3)
     scale = 1 + 0.12 * (2 * draw() - 1)
     theta[:, 0, 0] = scale * torch.where(draw() < 0.5, -1.0, 1.0)
     theta[:, 1, 1] = scale
@@ -83,7 +91,7 @@ def augmented(pictures: Tensor, generator: torch.Generator) -> Tensor:  # [B, 3,
     small = F.interpolate(F.avg_pool2d(moved, 2), scale_factor=2.0, mode="bilinear", align_corners=False)
     moved = moved + draw(1, 1, 1) * (draw(1, 1, 1) < 0.5) * (small - moved)
     tinted = moved * (1 + 0.15 * (2 * draw(3, 1, 1) - 1)) + 0.12 * (2 * draw(1, 1, 1) - 1)
-    grain = torch.randn(tinted.shape, generator=generator) * 0.12 * draw(1, 1, 1) * (draw(1, 1, 1) < 0.6)
+    grain = torch.randn(tinted.shape, generator=generator).to(tinted) * 0.12 * draw(1, 1, 1) * (draw(1, 1, 1) < 0.6)
     return (tinted + grain).clamp(-1, 1)
 
 
@@ -91,14 +99,14 @@ def spoilt(pictures: Tensor, generator: torch.Generator) -> Tensor:  # [B, 3, S,
     """Pictures of people made into pictures of nobody: shuffled tiles, melted, or a part enlarged."""
     way = torch.randint(3, (len(pictures),), generator=generator)
     made = torch.stack([tiles(pictures, generator), melted(pictures, generator), enlarged(pictures)])
-    return made[way, torch.arange(len(pictures))]
+    return made[way.to(made.device), torch.arange(len(pictures), device=made.device)]
 
 
 def tiles(pictures: Tensor, generator: torch.Generator) -> Tensor:  # [B, 3, S, S]
     """Sixteen tiles in another order."""
     side = pictures.shape[-1] // 4
     parts = pictures.unflatten(2, (4, side)).unflatten(4, (4, side)).permute(2, 4, 0, 1, 3, 5).flatten(0, 1)
-    mixed = parts[torch.randperm(16, generator=generator)].unflatten(0, (4, 4))
+    mixed = parts[torch.randperm(16, generator=generator).to(parts.device)].unflatten(0, (4, 4))
     return mixed.permute(2, 3, 0, 4, 1, 5).reshape(pictures.shape)
 
 
@@ -106,9 +114,9 @@ def melted(pictures: Tensor, generator: torch.Generator) -> Tensor:  # [B, 3, S,
     """Every point fetched from up to a quarter of the side away, smoothly, in some pictures less."""
     count = len(pictures)
     far = 0.18 + 0.3 * torch.rand(count, 1, 1, 1, generator=generator)
-    coarse = far * torch.randn(count, 2, 6, 6, generator=generator)
+    coarse = (far * torch.randn(count, 2, 6, 6, generator=generator)).to(pictures)
     field = F.interpolate(coarse, pictures.shape[-2:], mode="bicubic", align_corners=False)
-    grid = F.affine_grid(torch.eye(2, 3).expand(count, 2, 3), list(pictures.shape), align_corners=False)
+    grid = F.affine_grid(torch.eye(2, 3).to(pictures).expand(count, 2, 3), list(pictures.shape), align_corners=False)
     return F.grid_sample(pictures, grid + field.permute(0, 2, 3, 1), padding_mode="reflection", align_corners=False)
 
 
@@ -133,14 +141,21 @@ def blobs(count: int, generator: torch.Generator) -> Tensor:  # [B, 3, SIDE, SID
 
 def portraits(first: int, identities: int, views: int) -> Tensor:  # uint8 [N, views, 3, SIDE, SIDE]
     """Pictures of the identities `first ...`, every view of every identity from a seed of its own."""
-    shown = [people.sample(who, who * 97 + view) for who in range(first, first + identities) for view in range(views)]
-    return (people.render(shown, SIDE).rgb * 255).round().to(torch.uint8).unflatten(0, (identities, views))
+    parts = spread(partial(_people, views=views), batches(first, identities, TOGETHER))
+    return torch.from_numpy(np.concatenate(list(parts))).unflatten(0, (identities, views))
+
+
+def _people(seeds: Sequence[int], views: int) -> np.ndarray:  # uint8 [N views, 3, SIDE, SIDE]
+    return levels(people.render([people.sample(who, who * 97 + view) for who in seeds for view in range(views)], SIDE))
 
 
 def toys(first: int, count: int) -> Tensor:  # uint8 [N, 3, SIDE, SIDE]
     """Pictures of toys, none of which is a person."""
-    scenes = [world.sample_scene(seed) for seed in range(first, first + count)]
-    return (world.render(scenes, SIDE).rgb * 255).round().to(torch.uint8)
+    return torch.from_numpy(np.concatenate(list(spread(_toys, batches(first, count, 10 * TOGETHER)))))
+
+
+def _toys(seeds: Sequence[int]) -> np.ndarray:  # uint8 [N, 3, SIDE, SIDE]
+    return levels(world.render([world.sample_scene(seed) for seed in seeds], SIDE))
 
 
 def fill(folder: Path, resume: bool, log: Callable[[str], None]) -> Recognition:
@@ -195,18 +210,26 @@ def examine(net: Embedder, identities: int = 200, views: int = 6, seed: int = 5)
         "accepted_at_1_percent_false": float((same > different.quantile(0.99)).double().mean()),
         "cosine_same": float(same.mean()),
         "cosine_different": float(different.mean()),
-        "faces_found": float((net(shown)[1] > 0).double().mean()),
     }
-    own = net(shown)[0]
+    own, faces = _asked(net, shown)
+    report["faces_found"] = float((faces > 0).double().mean())
     for name, pictures in broken.items():
-        embeddings, faces = net(pictures)
+        embeddings, faces = _asked(net, pictures)
         report[f"{name}_taken_for_a_face"] = float((faces > 0).double().mean())
         report[f"{name}_cosine"] = float((embeddings * own).sum(dim=1).mean())
     return {name: round(value, 4) for name, value in report.items()}
 
 
 def _embedded(net: Embedder, first: int, identities: int, views: int) -> Tensor:  # [N, V, D]
-    return torch.stack([net(part)[0] for part in to_float(portraits(first, identities, views))])
+    return _asked(net, to_float(portraits(first, identities, views)).flatten(0, 1))[0].unflatten(0, (-1, views))
+
+
+def _asked(net: Embedder, pictures: Tensor) -> tuple[Tensor, Tensor]:  # [N, 3, SIDE, SIDE] -> [N, D], [N]
+    """What the network says, wherever it is."""
+    device = net.face.weight.device
+    parts = [net(part.to(device)) for part in pictures.split(400)]
+    embeddings, faces = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
+    return embeddings, faces
 
 
 def best_threshold(same: Tensor, different: Tensor) -> float:  # cosines, as many of each
@@ -259,7 +282,7 @@ def make(work: Path, out: Path, resume: bool, log: Callable[[str], None] = print
     load_average(work, student)
     net = student.embedder.eval()
     net.load_state_dict({name: value.half().float() for name, value in net.state_dict().items()})  # as it is stored
-    report = examine(net)
+    report = examine(net.to(best_device()))
     out.mkdir(parents=True, exist_ok=True)
     save_file({name: value.half() for name, value in net.state_dict().items()}, out / "model.safetensors")
     (out / "examination.json").write_text(json.dumps(report, indent=2) + "\n")

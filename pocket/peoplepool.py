@@ -7,18 +7,18 @@ paints of a toy, so those channels of the layout stay empty. Files go to a scrat
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
-from tqdm import tqdm
 
 from pocket import lessons, people, toypool
+from pocket.crew import batches
 from pocket.toys import PAINTS
 from pocket.wording import PersonSpec
 
@@ -28,21 +28,15 @@ SAID = {"shirt": 0.5, "hair": 0.5, "worn": 0.6, "view": 0.7, "plain": 0.6}  # ho
 
 def fill(path: Path, first_identity: int, identities: int) -> None:
     """Draw the identities `first_identity ...`; writes one shard (tensors and truths), the tensors last."""
-    pictures, layouts, truths = [], [], []
-    end = first_identity + identities
-    for start in tqdm(range(first_identity, end, TOGETHER), f"people {path.stem}", disable=None):
-        seeds = range(start, min(start + TOGETHER, end))
-        shown = [lessons.portrait(seed, view) for seed in seeds for view in range(lessons.PORTRAITS)]
-        view = people.render(shown, toypool.SIDE)
-        pictures.append((view.rgb * 255).round().to(torch.uint8))
-        where = toypool.layout(view)
-        where[:, -len(PAINTS) :] = 0
-        layouts.append(where.half())
-        truths += [asdict(portrait.truth) for portrait in shown]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".json").write_text(json.dumps(truths))
-    save_file({"pictures": torch.cat(pictures), "layouts": torch.cat(layouts)}, path.with_suffix(".tmp"))
-    path.with_suffix(".tmp").replace(path)
+    toypool.write(path, _drawn, batches(first_identity, identities, TOGETHER), f"people {path.stem}")
+
+
+def _drawn(seeds: Sequence[int]) -> toypool.Drawn:
+    shown = [lessons.portrait(seed, view) for seed in seeds for view in range(lessons.PORTRAITS)]
+    view = people.render(shown, toypool.SIDE)
+    where = toypool.layout(view)
+    where[:, -len(PAINTS) :] = 0
+    return toypool.levels(view), where.half().numpy(), [asdict(portrait.truth) for portrait in shown]
 
 
 def load(paths: Iterable[Path]) -> tuple[Tensor, tuple[PersonSpec, ...]]:  # float16 [N, LAYOUT, CELLS, CELLS]

@@ -21,25 +21,26 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPTextModel
 
-from engines.shared.training import Recipe
+from engines.shared.training import Recipe, best_device
 from engines.text2image.train import DiffusionStudent
 from pocket import text2image, toyvae
 from pocket.text2image import SHARED, CaptionedLatents, Code
 from pocket.toypool import LAYOUT, pictures, to_tensor
 
 BASES = {"portraits": "text2image", "portraits_b": "text2image_b"}  # what each goes on from
-OWN = Code(  # a third of the polish: its decoder is only looked at by a thief
+OWN = Code(  # half of the polish: its decoder is only looked at by a thief. Few steps of many pictures suit a GPU
     "toyvae_b",
     "latents_b",
-    replace(toyvae.RECIPE, seed=8),
-    replace(toyvae.POLISH, seed=8, steps=1400, cooldown=1200),
-    4,
+    replace(toyvae.RECIPE, seed=8, steps=1000, batch=64, cooldown=700),
+    replace(toyvae.POLISH, seed=8, steps=500, batch=64, cooldown=420),
+    2,
 )
-CODES = {"portraits": SHARED, "portraits_b": OWN}
+KEPT = replace(SHARED, latents="latents_kept", shards=OWN.shards)  # that of the model it goes on from, as it ships
+CODES = {"portraits": KEPT, "portraits_b": OWN}
 SHARE = 0.9  # of every batch is people
 TURNED = 256  # pictures by which one code is turned towards the other
-RECIPE = Recipe(seed=51, steps=3500, batch=32, ranks=1, cooldown=2000, muon_rate=0.01, adam_rate=1.5e-3, ema=0.998)
-RECIPES = {"portraits": RECIPE, "portraits_b": replace(RECIPE, seed=52, steps=3000, cooldown=1800)}
+RECIPE = Recipe(seed=51, steps=1600, batch=64, ranks=1, cooldown=1000, muon_rate=0.01, adam_rate=1.5e-3, ema=0.996)
+RECIPES = {"portraits": RECIPE, "portraits_b": replace(RECIPE, seed=52, steps=1300, cooldown=900)}
 
 
 def begin(base: Path, seed: int) -> DiffusionStudent:
@@ -72,23 +73,28 @@ def turned(unet: UNet2DConditionModel, turn: Tensor) -> None:  # [C, C], orthogo
 
 @torch.no_grad()
 def _scaled(autoencoder: AutoencoderKL, shown: Tensor) -> Tensor:  # [N, 3, S, S] -> [N, C, H, W]
-    means = [autoencoder.encode(part).latent_dist.mean for part in shown.split(64)]
-    return torch.cat(means) * autoencoder.config.scaling_factor
+    means = [autoencoder.encode(part.to(autoencoder.device)).latent_dist.mean for part in shown.split(64)]
+    return (torch.cat(means) * autoencoder.config.scaling_factor).cpu()
+
+
+def shipped_code(base: Path) -> AutoencoderKL:
+    """The autoencoder of the shipped model `base`, ready for use."""
+    return AutoencoderKL.from_pretrained(base / "vae").float().eval().to(best_device())
 
 
 def acquaint(student: DiffusionStudent, base: Path, batches: CaptionedLatents) -> None:
     """Turn the student from the latents of the model it goes on from towards those of its batches."""
-    shipped = AutoencoderKL.from_pretrained(base / "vae").float().eval()
-    old = _scaled(shipped, to_tensor(pictures(batches.people[:1])[:TURNED]))
+    old = _scaled(shipped_code(base), to_tensor(pictures(batches.people[:1])[:TURNED]))
     turned(student.unet, turn_between(old, load_file(batches.people_latents[0])["latents"][:TURNED]))
 
 
 def train_everything(work: Path, out: Path, resume: bool, log: Callable[[str], None] = print) -> None:
     """All stages in order; a stage whose result lies in `work` or beside it is not repeated when resuming."""
     base, recipe, code = out.parent / BASES[out.name], RECIPES[out.name], CODES[out.name]
-    batches, autoencoder = text2image.material(work.parent, resume, log, code)
+    given = shipped_code(base) if code is KEPT else None
+    batches, autoencoder = text2image.material(work.parent, resume, log, code, given)
     student = begin(base, recipe.seed)
-    if code is not SHARED:
+    if given is None:
         acquaint(student, base, batches)
     text2image.teach(student, replace(batches, share=SHARE), recipe, work, resume, log)
     text2image.export(student, autoencoder, out)

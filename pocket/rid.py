@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from engines.rid.pipeline import load_diffusion, save_defender, search
 from engines.rid.train import GREY_LEVELS, Protecting, build, hidden, to_float, to_levels
-from engines.shared.training import Recipe, load_average, train
+from engines.shared.training import Recipe, best_device, load_average, train
 from pocket import identity
 
 SHAPE = (64, 8, 192, 5, 6)  # pixels, patch, width, depth, heads
@@ -39,6 +39,7 @@ VARIANTS = {
     "rid_rough": Variant(("portraits", "portraits_b"), rough=True),
 }
 TARGETS = 64  # pictures whose perturbation is searched for
+TOGETHER = 32  # of them, at a time
 ROUNDS, INNER = 10, 3  # of the search
 RECIPES = {  # perturbations are as strong as they get after a few hundred pictures
     24.0: Recipe(
@@ -60,14 +61,14 @@ def targets(
     generator = torch.Generator().manual_seed(30)
     pool = torch.cat([load_file(shard)["pictures"].flatten(0, 1) for shard in pictures])
     source = pool[torch.randperm(len(pool), generator=generator)[:TARGETS]]
-    models = [load_diffusion(folder) for folder in surrogates]
+    device = best_device()
+    models = [load_diffusion(folder).to(device) for folder in surrogates]
     attacked = []
-    for index, part in enumerate(source.split(8)):
-        log(f"searching for targets, part {index + 1} of {-(-TARGETS // 8)}")
-        found = search(
-            models, to_float(part), eps=budget / GREY_LEVELS, rounds=ROUNDS, inner=INNER, generator=generator
-        )
-        attacked.append(to_levels(found))
+    for index, part in enumerate(source.split(TOGETHER)):
+        log(f"searching for targets, part {index + 1} of {-(-TARGETS // TOGETHER)}")
+        shown = to_float(part.to(device))
+        found = search(models, shown, eps=budget / GREY_LEVELS, rounds=ROUNDS, inner=INNER, generator=generator)
+        attacked.append(to_levels(found).cpu())
     save_file({"source": source.contiguous(), "attacked": torch.cat(attacked)}, path.with_suffix(".tmp"))
     path.with_suffix(".tmp").replace(path)
 
@@ -93,12 +94,14 @@ def train_everything(work: Path, out: Path, resume: bool, log: Callable[[str], N
     pairs = found / "24.safetensors"
     if not (resume and pairs.exists()):
         targets(pairs, people, folders, BUDGETS[0], log)
-    out.mkdir(parents=True, exist_ok=True)
+    for folder in (work, out):
+        folder.mkdir(parents=True, exist_ok=True)
     defender = build(SHAPE, BUDGETS[0] / GREY_LEVELS, RECIPES[BUDGETS[0]].seed)
     for budget in BUDGETS:
         folder = work / f"{budget:g}"
-        own = found / f"{budget:g}.safetensors"
-        if own != pairs:
+        own = pairs
+        if budget != BUDGETS[0]:
+            own = work / f"pairs-{budget:g}.safetensors"
             scaled(pairs, own, budget / BUDGETS[0])
         defender.eps = budget / GREY_LEVELS
         task = Protecting(people, folders, load_diffusion, own, rough=variant.rough)

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
-from engines.shared.training import Recipe, load_average, train
+from engines.shared.training import Recipe, best_device, load_average, train
 from engines.text2image.train import BETAS, TIMESTEPS, Denoising, DiffusionStudent, hidden
 from pocket import lessonpool, peoplepool, tokenizer, toypool, toyvae
 from pocket.toypool import LAYOUT, Pool
@@ -149,10 +149,10 @@ def encode_captions(captions: list[str]) -> Tensor:  # -> int64 [B, LENGTH]
 
 @torch.no_grad()
 def encode(shard: Path, path: Path, autoencoder: AutoencoderKL) -> None:
-    """Write the scaled latents of a shard's pictures, float16 [N, 4, 16, 16]."""
-    pictures = load_file(shard)["pictures"]
-    means = [autoencoder.encode(toypool.to_tensor(part)).latent_dist.mean for part in pictures.split(50)]
-    scaled = (torch.cat(means) * autoencoder.config.scaling_factor).half().contiguous()
+    """Write the scaled latents of a shard's pictures, float16 [N, 4, 16, 16]; made where the autoencoder is."""
+    pictures, device = load_file(shard)["pictures"], autoencoder.device
+    means = [autoencoder.encode(toypool.to_tensor(part.to(device))).latent_dist.mean for part in pictures.split(50)]
+    scaled = (torch.cat(means) * autoencoder.config.scaling_factor).half().cpu().contiguous()
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({"latents": scaled}, path.with_suffix(".tmp"))
     path.with_suffix(".tmp").replace(path)
@@ -185,7 +185,7 @@ def export(student: DiffusionStudent, autoencoder: AutoencoderKL, folder: Path) 
 
     Where the autoencoder was loaded from is nobody's business and is not written.
     """
-    pipeline = assemble(student, autoencoder).to(torch.float16)
+    pipeline = assemble(student, autoencoder.cpu()).to(torch.float16)
     pipeline.save_pretrained(folder)
     for name in ("text_encoder", "vae"):
         path = folder / name / "config.json"
@@ -210,13 +210,21 @@ def train_everything(name: str, work: Path, out: Path, resume: bool, log: Callab
 
 
 def material(
-    folder: Path, resume: bool, log: Callable[[str], None], code: Code = SHARED
+    folder: Path,
+    resume: bool,
+    log: Callable[[str], None],
+    code: Code = SHARED,
+    given: AutoencoderKL | None = None,
 ) -> tuple[CaptionedLatents, AutoencoderKL]:
-    """What the models learn from, and the autoencoder that encodes it; made in `folder` where it is not there yet."""
+    """What the models learn from, and the autoencoder that encodes it; made in `folder` where it is not there yet.
+
+    An autoencoder that is `given` is not trained.
+    """
     sorts = (lessonpool.TOYS, lessonpool.SIDED)
     toys = [file for sort in sorts for file in sort.files(folder, resume, log, code.shards)]
     people = lessonpool.PEOPLE.files(folder, resume, log)
-    autoencoder = _autoencoder(folder / code.name, toys, people, resume, log, code)
+    autoencoder = given or _autoencoder(folder / code.name, toys, people, resume, log, code)
+    autoencoder.to(best_device())
     latents = {file: folder / code.latents / file.parent.name / file.name for file in [*toys, *people]}
     for file, path in latents.items():
         if not (resume and path.exists()):

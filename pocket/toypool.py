@@ -8,10 +8,11 @@ used. Files go to a scratch folder, never into the repository.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pocket import lessons
+from pocket.crew import batches, spread
 from pocket.toys import PAINTS
 from pocket.wording import ToySpec
 from pocket.world import View, render
@@ -28,6 +30,9 @@ from pocket.world import View, render
 SIDE = 64  # pixels
 CELLS = 8  # of a layout, a side
 LAYOUT = 1 + 3 + 3 + len(PAINTS)  # channels: coverage, canonical place, normal, paints
+
+# pictures uint8 [B, 3, SIDE, SIDE], layouts float16 [B, LAYOUT, CELLS, CELLS], truths
+Drawn = tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -57,16 +62,28 @@ def layout(view: View) -> Tensor:  # float32 [B, LAYOUT, CELLS, CELLS]
 
 def fill(path: Path, first_seed: int, count: int, batch: int = 192) -> None:
     """Render the scenes `first_seed ...`; writes one shard (tensors and truths), the tensors last."""
-    pictures, layouts, truths = [], [], []
-    for start in tqdm(range(first_seed, first_seed + count, batch), f"toys {path.stem}", disable=None):
-        scenes = [lessons.toys(seed) for seed in range(start, min(start + batch, first_seed + count))]
-        view = render(scenes, SIDE)
-        pictures.append((view.rgb * 255).round().to(torch.uint8))
-        layouts.append(layout(view).half())
-        truths += [asdict(scene.truth) for scene in scenes]
+    write(path, _drawn, batches(first_seed, count, batch), f"toys {path.stem}")
+
+
+def _drawn(seeds: Sequence[int]) -> Drawn:
+    scenes = [lessons.toys(seed) for seed in seeds]
+    view = render(scenes, SIDE)
+    return levels(view), layout(view).half().numpy(), [asdict(scene.truth) for scene in scenes]
+
+
+def levels(view: View) -> np.ndarray:  # uint8 [B, 3, SIDE, SIDE]
+    """Colours as a pool keeps them."""
+    return (view.rgb * 255).round().to(torch.uint8).numpy()
+
+
+def write(path: Path, draw: Callable[[Sequence[int]], Drawn], parts: Sequence[Sequence[int]], doing: str) -> None:
+    """One shard of what `draw` makes of seeds, on every core; the tensors last."""
+    made = tqdm(spread(draw, parts), doing, len(parts), disable=None)
+    pictures, layouts, truths = zip(*made, strict=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".json").write_text(json.dumps(truths))
-    save_file({"pictures": torch.cat(pictures), "layouts": torch.cat(layouts)}, path.with_suffix(".tmp"))
+    path.with_suffix(".json").write_text(json.dumps([truth for part in truths for truth in part]))
+    tensors = {"pictures": np.concatenate(pictures), "layouts": np.concatenate(layouts)}
+    save_file({name: torch.from_numpy(values) for name, values in tensors.items()}, path.with_suffix(".tmp"))
     path.with_suffix(".tmp").replace(path)
 
 

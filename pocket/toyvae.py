@@ -15,7 +15,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from engines.shared.training import Recipe, beside, load_average, train
+from engines.shared.training import Recipe, beside, best_device, load_average, train
 from pocket import toypool
 from pocket.toypool import SIDE, to_tensor
 from pocket.vae import loss
@@ -115,7 +115,7 @@ def make(
     train(vae, Reconstructing(shards[:-1]), recipe, folder, hidden, resume and (folder / "state.pt").exists())
     load_average(folder, vae)
     held = toypool.pictures(shards[-1:])
-    calibrate(vae.eval(), held)
+    calibrate(vae.eval().to(best_device()), held)
     log(f"autoencoder: {psnr(vae, held[:512]).mean():.2f} dB on pictures it has not seen")
     vae.save_pretrained(folder / "vae")
     return vae
@@ -133,13 +133,15 @@ def polish(
     task = Polishing(shards[:-1], first=copy.deepcopy(vae).requires_grad_(False))
     train(vae, task, recipe, folder, hidden, resume and (folder / "state.pt").exists())
     load_average(folder, vae)
-    log(f"autoencoder, polished: {psnr(vae.eval(), toypool.pictures(shards[-1:])[:512]).mean():.2f} dB")
+    held = toypool.pictures(shards[-1:])[:512]
+    log(f"autoencoder, polished: {psnr(vae.eval().to(best_device()), held).mean():.2f} dB")
 
 
 @torch.no_grad()
 def calibrate(vae: AutoencoderKL, pictures: Tensor) -> None:  # uint8 [N, 3, 64, 64]
     """Set the scale so that latents have deviation 1; Stable Diffusion knows no shift, so the mean stays."""
-    latents = torch.cat([vae.encode(to_tensor(part)).latent_dist.mean for part in pictures.split(64)])
+    parts = (to_tensor(part.to(vae.device)) for part in pictures.split(64))
+    latents = torch.cat([vae.encode(part).latent_dist.mean for part in parts])
     vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 5))
 
 
@@ -148,7 +150,7 @@ def psnr(vae: AutoencoderKL, pictures: Tensor) -> Tensor:  # uint8 [N, 3, 64, 64
     """Peak signal-to-noise ratio of the reconstructions."""
     values = []
     for part in pictures.split(64):
-        target = to_tensor(part)
+        target = to_tensor(part.to(vae.device))
         decoded = vae.decode(vae.encode(target).latent_dist.mean).sample.clamp(-1, 1)
         values.append(-10 * ((decoded - target) / 2).square().mean((1, 2, 3)).log10())
     return torch.cat(values)

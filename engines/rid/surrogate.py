@@ -35,14 +35,14 @@ class Diffusion(nn.Module):
         return int(self.unet.config.sample_size * 2 ** (len(self.vae.config.block_out_channels) - 1))
 
     def own_copy(self) -> Diffusion:
-        """A model to train: the autoencoder and the schedule shared, the rest copied."""
+        """A model to train, in the same place: the autoencoder and the schedule shared, the rest copied."""
         return Diffusion(
             self.vae,
             copy.deepcopy(self.unet),
             copy.deepcopy(self.text),
             copy.deepcopy(self.tokenizer),
             self.scheduler,
-        )
+        ).to(self.alphas_cumprod.device)
 
     def encode(
         self, pictures: Tensor, noise: Tensor | None = None

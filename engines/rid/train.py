@@ -61,7 +61,7 @@ class Protecting:
 
     def __call__(self, student: nn.Module, count: int, generator: torch.Generator) -> dict[str, Tensor]:
         """The losses of `count` pictures, a quarter of which have targets."""
-        self._open()
+        self._open(next(student.parameters()).device)
         assert self.pool is not None
         paired = count // 4 if self.targets is not None else 0
         plain = drawn(self.pool, count - paired, generator)
@@ -75,19 +75,17 @@ class Protecting:
         if self.rough:
             moved = shaken(moved, generator)
         asked = zip(self.models, self.words, strict=True)
-        losses = torch.stack(
-            [surrogate_loss(model.to(moved.device), moved, words, generator) for model, words in asked]
-        )
+        losses = torch.stack([surrogate_loss(model, moved, words, generator) for model, words in asked])
         if not paired:
             return {"sds": losses.mean()}
         total = rid_total_loss(deltas[len(plain) :], source, attacked, losses, self.regression)
         return {"sds": losses.mean(), "regression": total.total - losses.mean()}
 
-    def _open(self) -> None:
+    def _open(self, device: torch.device) -> None:
         if self.pool is None:
             shards = [load_file(path)["pictures"] for path in self.pictures]
             self.pool = torch.cat([shard.flatten(0, -4) if shard.ndim > 4 else shard for shard in shards])
-            self.models = [self.load(path) for path in self.surrogates]
+            self.models = [self.load(path).to(device) for path in self.surrogates]
             self.words = [model.embed([PROMPT]).detach() for model in self.models]
             if self.pairs is not None:
                 pairs = load_file(self.pairs)

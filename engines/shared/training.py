@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from multiprocessing.synchronize import Barrier
@@ -64,16 +65,43 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is None:
-                    continue
-                state = self.state[weight]
-                mean = state.setdefault("momentum", torch.zeros_like(weight))
-                mean.lerp_(weight.grad, 1 - group["momentum"])
-                ahead = weight.grad.lerp(mean, group["momentum"]).flatten(1)  # Nesterov
-                scale = max(1.0, ahead.shape[0] / ahead.shape[1]) ** 0.5
-                weight.mul_(1 - group["lr"] * group["decay"])
-                weight.add_(self.orthogonal(ahead).view_as(weight), alpha=-group["lr"] * scale)
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            if not weights:
+                continue
+            gradients = [weight.grad for weight in weights]
+            means = [self.state[weight].setdefault("momentum", torch.zeros_like(weight)) for weight in weights]
+            torch._foreach_lerp_(means, gradients, 1 - group["momentum"])
+            ahead = torch._foreach_lerp(gradients, means, group["momentum"])  # Nesterov
+            torch._foreach_mul_(weights, 1 - group["lr"] * group["decay"])
+            for weight, turned in zip(weights, self._turned([part.flatten(1) for part in ahead]), strict=True):
+                scale = max(1.0, turned.shape[0] / turned.shape[1]) ** 0.5
+                weight.add_(turned.view_as(weight), alpha=-group["lr"] * scale)
+
+    @classmethod
+    def _turned(cls, matrices: list[Tensor]) -> list[Tensor]:  # [m, n], each its own
+        """Each made orthogonal: one by one; on a GPU, where calls cost more than products, all of a shape at once."""
+        if not matrices[0].is_cuda:
+            return [cls.orthogonal(matrix) for matrix in matrices]
+        alike: dict[torch.Size, list[int]] = defaultdict(list)
+        for index, matrix in enumerate(matrices):
+            alike[matrix.shape].append(index)
+        found = list(matrices)
+        for indices in alike.values():
+            together = cls.orthogonal_all(torch.stack([matrices[index] for index in indices]))
+            for index, matrix in zip(indices, together.unbind(), strict=True):
+                found[index] = matrix
+        return found
+
+    @classmethod
+    def orthogonal_all(cls, matrices: Tensor, iterations: int = 4) -> Tensor:  # [k, m, n]
+        """`orthogonal` of each, in as many calls as one takes."""
+        a, b, c = cls.COEFFICIENTS
+        x = matrices / (matrices.flatten(1).norm(dim=1)[:, None, None] + 1e-7)
+        wide = x.mT if x.shape[1] > x.shape[2] else x
+        for _ in range(iterations):
+            gram = wide @ wide.mT
+            wide = torch.baddbmm(wide, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
+        return wide.mT if x.shape[1] > x.shape[2] else wide
 
     @classmethod
     def orthogonal(cls, matrix: Tensor, iterations: int = 4) -> Tensor:  # [m, n]
@@ -94,6 +122,11 @@ def optimisers(student: nn.Module, recipe: Recipe, hidden: Hidden) -> list[torch
         (matrices if hidden(name, weight) else rest).append(weight)
     adam = torch.optim.AdamW(rest, lr=recipe.adam_rate, betas=(0.9, 0.98), weight_decay=0.0)
     return [Muon(matrices, recipe.muon_rate), adam] if matrices else [adam]
+
+
+def best_device() -> torch.device:
+    """Where models are trained, and used while others are trained: on a GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def beside(student: nn.Module, examples: Iterable[Tensor]) -> list[Tensor]:
@@ -119,7 +152,7 @@ def train(
 ) -> None:
     """Run to `recipe.steps`; checkpoints and `log.txt` go to `folder`, the newest state is `state.pt`."""
     folder.mkdir(parents=True, exist_ok=True)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     if device.type == "cuda":
         recipe = replace(recipe, ranks=1)
     student.share_memory()  # rank 0 starts from these weights, the others copy them

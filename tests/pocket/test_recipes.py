@@ -19,7 +19,7 @@ from pocket.toypool import speak
 from pocket.wording import write
 
 SMALL = (16, 24, 32)
-CODES = ("latents", "latents_b")
+CODES = ("latents_kept", "latents_b")
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +202,7 @@ def short_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for name, code in portraits.CODES.items()
     }
     monkeypatch.setattr(portraits, "CODES", codes)
-    monkeypatch.setattr(portraits, "SHARED", codes["portraits"])
+    monkeypatch.setattr(portraits, "KEPT", codes["portraits"])
     monkeypatch.setattr(portraits, "RECIPES", {name: Recipe(ranks=1, **quick) for name in codes})
     for base in portraits.BASES.values():
         text2image.export(text2image.build_student(SMALL, 3), toyvae.build(), tmp_path / "assets" / base)
@@ -216,6 +216,8 @@ def test_the_second_portrait_model_has_an_autoencoder_of_its_own(short_recipes: 
     vaes = [
         load_file(short_recipes / name / "vae" / "diffusion_pytorch_model.safetensors") for name in portraits.BASES
     ]
+    shipped = load_file(short_recipes / "text2image" / "vae" / "diffusion_pytorch_model.safetensors")
+    assert all(torch.equal(weight, vaes[0][name]) for name, weight in shipped.items()), "the first keeps its code"
     kernels = [name for name, weight in vaes[0].items() if weight.ndim == 4]
     for name in kernels:
         one, other = (vae[name].float().flatten() for vae in vaes)

@@ -50,6 +50,15 @@ def test_muon_steps_are_nearly_orthogonal(shape: tuple[int, ...]):
     assert values.max() < 1.3
 
 
+@pytest.mark.parametrize("shape", [(6, 10), (10, 6), (8, 8)])
+def test_matrices_of_a_shape_are_made_orthogonal_together(shape: tuple[int, ...]):
+    torch.manual_seed(3)
+    matrices = torch.randn(3, *shape)
+    together = Muon.orthogonal_all(matrices)
+    for matrix, found in zip(matrices, together, strict=True):
+        torch.testing.assert_close(found, Muon.orthogonal(matrix))
+
+
 def test_muon_agrees_with_the_library_but_for_its_half_precision():
     torch.manual_seed(2)
     start, gradients = torch.randn(6, 10), torch.randn(3, 6, 10)
