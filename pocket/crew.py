@@ -41,7 +41,14 @@ def cores() -> int:
 
 @cache
 def _crew() -> ProcessPoolExecutor | None:
-    """The processes, none where one core is all there is. Spawned: a fork would share what the libraries hold."""
+    """The processes, none where one core is all there is.
+
+    Never forked from this one, which may hold threads and a GPU: where the system can, from one that has loaded what
+    drawing needs and nothing else, so that sixteen start as fast as one.
+    """
     if cores() == 1:
         return None
-    return ProcessPoolExecutor(cores(), multiprocessing.get_context("spawn"), torch.set_num_threads, (1,))
+    preferred = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(preferred)
+    context.set_forkserver_preload(["pocket.toypool", "pocket.people"])
+    return ProcessPoolExecutor(cores(), context, torch.set_num_threads, (1,))

@@ -146,7 +146,9 @@ def portraits(first: int, identities: int, views: int) -> Tensor:  # uint8 [N, v
 
 
 def _people(seeds: Sequence[int], views: int) -> np.ndarray:  # uint8 [N views, 3, SIDE, SIDE]
-    return levels(people.render([people.sample(who, who * 97 + view) for who in seeds for view in range(views)], SIDE))
+    return levels(
+        people.render([people.sample(who, who * 97 + view) for who in seeds for view in range(views)], SIDE)
+    )
 
 
 def toys(first: int, count: int) -> Tensor:  # uint8 [N, 3, SIDE, SIDE]

@@ -43,13 +43,13 @@ TOGETHER = 32  # of them, at a time
 ROUNDS, INNER = 10, 3  # of the search
 RECIPES = {  # perturbations are as strong as they get after a few hundred pictures
     24.0: Recipe(
-        seed=31, steps=200, batch=16, ranks=1, warmup=20, cooldown=100, muon_rate=0.01, adam_rate=1e-3, ema=0.98
+        seed=31, steps=200, batch=32, ranks=1, warmup=20, cooldown=100, muon_rate=0.01, adam_rate=1e-3, ema=0.98
     ),
     12.0: Recipe(
-        seed=32, steps=80, batch=16, ranks=1, warmup=10, cooldown=50, muon_rate=0.006, adam_rate=7e-4, ema=0.96
+        seed=32, steps=80, batch=32, ranks=1, warmup=10, cooldown=50, muon_rate=0.006, adam_rate=7e-4, ema=0.96
     ),
     6.0: Recipe(
-        seed=33, steps=80, batch=16, ranks=1, warmup=10, cooldown=50, muon_rate=0.006, adam_rate=7e-4, ema=0.96
+        seed=33, steps=80, batch=32, ranks=1, warmup=10, cooldown=50, muon_rate=0.006, adam_rate=7e-4, ema=0.96
     ),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,9 +14,9 @@ from engines.shared.training import Task
 from engines.text2image.train import Denoising
 from engines.ultraimage import train as flux
 from engines.ultravico import train as wan
-from pocket import clipvae, text2image, toypool, toyvae, ultraimage, ultravico
+from pocket import clipvae, identity, text2image, toypool, toyvae, ultraimage, ultravico
 
-COUNT = 4
+COUNT = 6
 
 
 class Given:
@@ -68,8 +69,13 @@ def _decoding() -> tuple[nn.Module, Task]:
     return clipvae.reader(vae), clipvae.Decoding(copy.deepcopy(vae))
 
 
+def _recognising() -> tuple[nn.Module, Task]:
+    people, others = torch.zeros(5, 2, 3, 64, 64, dtype=torch.uint8), torch.zeros(3, 3, 64, 64, dtype=torch.uint8)
+    return identity.Student(5), identity.Recognition([], Path(), people, others)
+
+
 @pytest.mark.parametrize(
-    "made", [_pictures, _flat_pictures, _clips, _reconstructing, _polishing, _cropping, _decoding]
+    "made", [_pictures, _flat_pictures, _clips, _reconstructing, _polishing, _cropping, _decoding, _recognising]
 )
 def test_losses_are_where_the_student_is(made: Callable[[], tuple[nn.Module, Task]]):
     student, task = made()

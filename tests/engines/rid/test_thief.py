@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -32,6 +34,12 @@ def learned(model: Diffusion, way: Way, seed: int = 0, **given):
 
 def state(model: Diffusion) -> list[torch.Tensor]:
     return [weight.clone() for weight in model.state_dict().values()]
+
+
+def test_a_copy_is_where_its_model_is(diffusion: Diffusion):
+    """The schedule's table is made anew on the processor: it has to follow."""
+    own = copy.deepcopy(diffusion).to("meta").own_copy()
+    assert {tensor.device.type for tensor in (*own.parameters(), *own.buffers())} == {"meta"}
 
 
 @pytest.mark.parametrize("name", WAYS)
