@@ -112,6 +112,7 @@ def compare_on_card(shape: Shape, batch: int, repeats: int) -> None:
     theirs = published(shape, 12 / 255).cuda()
     networks = {"published": theirs, "ours": Plain(theirs)}
     pictures = torch.rand(batch, 3, shape.input_size, shape.input_size, device="cuda") * 2 - 1
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     exact = theirs(pictures)
     for kind, dtype in (("float32", torch.float32), ("tf32", torch.float32), *HALVES.items()):
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = kind == "tf32"
@@ -120,7 +121,8 @@ def compare_on_card(shape: Shape, batch: int, repeats: int) -> None:
             spent, memory = on_card(partial(network, shown), repeats)
             apart = float((network(shown).float() - exact).abs().max()) * GREY_LEVELS
             speed = multiplications(shape) * batch / spent / 1e12
-            line = f"batch {batch}, {kind}, {who}: {spent / batch * 1000:.2f} ms a picture, {batch / spent:.0f} a second, "
+            line = f"batch {batch}, {kind}, {who}: {spent / batch * 1000:.2f} ms a picture, "
+            line += f"{batch / spent:.0f} a second, "
             line += f"{speed:.0f} TFLOP/s in products, {memory / 2**30:.2f} GiB at its peak, "
             print(f"{line}off by {apart:.1e} grey levels", flush=True)
 

@@ -155,9 +155,11 @@ def train(
     device = best_device()
     if device.type == "cuda":
         recipe = replace(recipe, ranks=1)
-    student.share_memory()  # rank 0 starts from these weights, the others copy them
     size = sum(weight.numel() for weight in student.parameters())
-    shared = torch.zeros(recipe.ranks, size, device=device).share_memory_()
+    shared = torch.zeros(recipe.ranks, size, device=device)
+    if recipe.ranks > 1:
+        shared.share_memory_()
+        student.share_memory()  # rank 0 starts from these weights, the others copy them
     barrier = mp.get_context("spawn").Barrier(recipe.ranks)
     last = min(until or recipe.steps, recipe.steps)
     arguments = (student, task, recipe, folder, hidden, resume, last, shared, barrier)
