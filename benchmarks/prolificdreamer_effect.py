@@ -3,10 +3,13 @@
     python -m benchmarks.prolificdreamer_effect --seeds 0:4 --out rows.jsonl
     python -m benchmarks.prolificdreamer_effect --task playground --seeds 0:32 --in-turn --out play.jsonl
     python -m benchmarks.prolificdreamer_effect --search "guidance=2,7.5" --prompts 2 --seeds 10000:10002 --out s
+    python -m benchmarks.prolificdreamer_effect --device cuda --part 3/8 --out rows-3.jsonl   # and 0 to 7 beside it
 
 Every row is one run of one method as the page makes it, with the numbers the page prints; `--in-turn` gives every
-seed one of the prompts instead of all. Rows are appended as they
-are made and a second start goes on where the first ended. Intervals are 95 % percentile bootstraps over prompts and
+seed one of the prompts instead of all. Rows are appended as they are made and a second start goes on where the first
+ended. `--part i/n` makes every n-th pair of prompt and seed with all its methods, first seeds first, so that what n
+processes have made is balanced at any time; their files are joined with `cat`. On a GPU networks are recorded and
+replayed (see `recorded`; `--eager` does without). Intervals are 95 % percentile bootstraps over prompts and
 seeds. Settings are chosen on seeds from 10000 on (`--search`) and reported on small ones. `--broken` shows that the
 numbers fail on objects that are broken on purpose.
 """
@@ -19,14 +22,16 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
+from benchmarks.recorded import recorded_networks
 from benchmarks.rows import RESAMPLES, grid_of, interval, read_rows
 from engines.prolificdreamer import metrics
 from engines.prolificdreamer.params import ProlificDreamerParams
@@ -48,16 +53,31 @@ PROMPTS = (
 OBJECT_NUMBERS = ("iou", "rmse", "consistent", "side_error", "sharpness", "true_sharpness", "clipped", "vividness")
 PICTURE_NUMBERS = ("least_variety", "variety", "distance", "saturation", "vividness", "clipped")
 KEY = ("weights", "task", "method", "settings", "prompt", "seed")  # what a row is of
-QUICK: dict[str, Any] = {"formats": ("field",), "preview_every": 10_000, "checkpoint_every": 10_000}
+# What no number that is reported depends on: files, and a mesh that is as tidy as it looks.
+QUICK: dict[str, Any] = {
+    "formats": ("field",),
+    "preview_every": 10_000,
+    "checkpoint_every": 10_000,
+    "mesh_grid": 16,
+    "clean": False,
+    "most_faces": 1_000_000,
+}
+UNREPORTED = ("faces",)
 
 
 class BenchContext:
     """A context that keeps numbers and forgets files; networks stay in memory between runs."""
 
-    device, plan, weights = "cpu", "fast", None
+    plan, weights = "fast", None
 
-    def __init__(self, loaded: dict[ModelKey, Any], told: Callable[[str], None]) -> None:
-        self.loaded, self.told, self.models = loaded, told, self
+    def __init__(
+        self,
+        loaded: dict[ModelKey, Any],
+        told: Callable[[str], None],
+        device: str = "cpu",
+        pictures: Path | None = None,  # pictures are saved as files that begin so
+    ) -> None:
+        self.loaded, self.told, self.device, self.pictures, self.models = loaded, told, device, pictures, self
         self.numbers: dict[str, dict[str, Any]] = {}
 
     @contextmanager
@@ -84,7 +104,10 @@ class BenchContext:
         return torch.Generator("cpu").manual_seed(seed)
 
     def save(self, name: str, kind: str, value: Any, **attributes: Any) -> str:
-        """Forgotten."""
+        """Forgotten, but for pictures that somebody wants to look at."""
+        if kind == "image" and self.pictures is not None:
+            image = value if isinstance(value, Image.Image) else Image.fromarray(value)
+            image.save(f"{self.pictures}-{name}")
         return name
 
     def done(self, name: str) -> bool:
@@ -102,37 +125,52 @@ class BenchContext:
         """Nothing to go on from."""
 
 
+Pair = tuple[int, str]  # seed and prompt
+
+
+def pairs_of(
+    seeds: Sequence[int], prompts: Sequence[str], *, in_turn: bool = False, part: tuple[int, int] = (0, 1)
+) -> list[Pair]:
+    """Every seed with all prompts, or with one of them in turn; of those, part i of n."""
+    pairs = [(seed, prompt) for seed in seeds for prompt in prompts]
+    if in_turn:
+        pairs = [(seed, prompts[seed % len(prompts)]) for seed in seeds]
+    return pairs[part[0] :: part[1]]
+
+
 def make_rows(
     task: str,
     methods: Sequence[str],
-    prompts: Sequence[str],
-    seeds: Sequence[int],
+    pairs: Sequence[Pair],
     settings: Sequence[dict[str, Any]],
     out: Path,
     *,
-    in_turn: bool = False,
+    device: str = "cpu",
+    pictures: Path | None = None,  # a folder
 ) -> None:
     """Append a row for every run that is not there yet."""
     weights = fingerprint()
     known = {tuple(row.get(name) for name in KEY) for row in read_rows(out)}
     loaded: dict[ModelKey, Any] = {}
     with out.open("a") as file:
-        for chosen, seed, prompt, method in itertools.product(settings, seeds, prompts, methods):
+        for chosen, (seed, prompt), method in itertools.product(settings, pairs, methods):
             label = json.dumps(chosen) if chosen else "default"
             row = dict(zip(KEY, (weights, task, method, label, prompt, seed), strict=True))
-            if tuple(row.values()) in known or (in_turn and prompt != prompts[seed % len(prompts)]):
+            if tuple(row.values()) in known:
                 continue
             preset = PRESETS["playground" if task == "playground" else "preview"]
             base = {**preset, "prompt": prompt, "methods": (method,), "seed": seed, **QUICK}
-            ctx = BenchContext(loaded, lambda text: print("  " + text, flush=True))
+            stem = pictures / f"{task}-{prompt.replace(' ', '_')}" if pictures else None
+            ctx = BenchContext(loaded, lambda text: print("  " + text, flush=True), device, stem)
             begun = time.perf_counter()
             run(ctx, ProlificDreamerParams(**base | chosen))
             spent = time.perf_counter() - begun
-            found = next(iter(ctx.numbers.values()))
-            file.write(json.dumps({**row, "seconds": round(spent, 1), **found}) + "\n")
+            found = {k: v for k, v in next(iter(ctx.numbers.values())).items() if k not in UNREPORTED}
+            where = {} if device == "cpu" else {"device": torch.cuda.get_device_name(device)}
+            file.write(json.dumps({**row, "seconds": round(spent, 2), **where, **found}) + "\n")
             file.flush()
             shown = {k: round(v, 3) for k, v in found.items() if isinstance(v, float)}
-            print(f"{method} {label} {prompt!r} seed {seed}: {spent:.0f} s, {shown}", flush=True)
+            print(f"{method} {label} {prompt!r} seed {seed}: {spent:.1f} s, {shown}", flush=True)
 
 
 def fingerprint() -> str:
@@ -211,6 +249,10 @@ def main() -> None:
     parser.add_argument("--methods", default="", help="comma-separated; default: all of the task")
     parser.add_argument("--search", default="", help="settings to combine, e.g. 'guidance=2,7.5'")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--eager", action="store_true", help="on a GPU: do not record networks")
+    parser.add_argument("--part", default="0/1", help="i/n: every n-th pair of prompt and seed from i on")
+    parser.add_argument("--pictures", type=Path, help="folder for posters and sheets")
     parser.add_argument("--weights", type=Path, help="another folder of the pocket model's layout")
     parser.add_argument("--out", type=Path, help="file of the rows")
     parser.add_argument("--only-print", action="store_true", help="print the tables of rows that are there")
@@ -232,7 +274,20 @@ def main() -> None:
     seeds = range(*map(int, given.seeds.split(":")))
     if not given.only_print:
         prompts = PROMPTS[: given.prompts]
-        make_rows(given.task, methods, prompts, seeds, grid_of(given.search), given.out, in_turn=given.in_turn)
+        first, parts = map(int, given.part.split("/"))
+        pairs = pairs_of(seeds, prompts, in_turn=given.in_turn, part=(first, parts))
+        if given.pictures is not None:
+            given.pictures.mkdir(parents=True, exist_ok=True)
+        with recorded_networks() if given.device != "cpu" and not given.eager else nullcontext():
+            make_rows(
+                given.task,
+                methods,
+                pairs,
+                grid_of(given.search),
+                given.out,
+                device=given.device,
+                pictures=given.pictures,
+            )
     chosen = {"weights": fingerprint(), "task": given.task}
     rows = [row for row in read_rows(given.out) if row["seed"] in seeds and chosen.items() <= row.items()]
     print_table(rows, PICTURE_NUMBERS if playing else OBJECT_NUMBERS)

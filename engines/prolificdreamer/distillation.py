@@ -140,8 +140,9 @@ class Distiller:
         if views is None:
             positive, unwanted = [self.wording.plain] * len(x_t), [self.wording.negative] * len(x_t)
         else:
-            positive = [self.wording.positive(side) for side in views.sides]
-            unwanted = [self.wording.unwanted(side) for side in views.sides]
+            sides = views.sides
+            positive = [self.wording.positive(side) for side in sides]
+            unwanted = [self.wording.unwanted(side) for side in sides]
         wanted = self.teacher.text(positive)
         if self.guidance.scale == 1.0:  # what is unconditional would cancel out
             (cond,) = self.teacher.epsilon(x_t, t, [wanted])
@@ -181,8 +182,7 @@ class Distiller:
         return sum(losses) / len(losses)
 
     def _learn_once(self, x0: Tensor, views: Views | None, step: int, part: int, streams: Streams) -> float:
-        estimator, learning = self.estimator, self.learning
-        assert estimator is not None
+        learning = self.learning
         assert self.optimiser is not None
         generator = streams.at("learn", step, part)
         x0 = x0.detach().repeat_interleave(learning.repeats, dim=0)
@@ -190,20 +190,35 @@ class Distiller:
         t = torch.randint(0, count, (len(x0),), generator=generator).to(x0.device)
         noise = torch.randn(x0.shape, generator=generator).to(x0)
         drop = (torch.rand(len(x0), generator=generator) < learning.camera_drop).to(x0.device)
-        abar = self.teacher.alphas_cumprod[t]
-        x_t = add_noise(x0, noise, abar)
         c2w, hidden = _poses(views, x0, learning.repeats)
-        predicted = estimator(x_t, t, self._plain(len(x0)), c2w, drop if hidden is None else hidden)
-        predicted = convert_prediction(predicted, x_t, abar, estimator.prediction_type, learning.target)
-        loss = score_estimator_loss(predicted, x0, noise, abar, learning.target)
         done = step // learning.every * learning.steps + part
         warmed = min(1.0, (done + 1) / (learning.warmup + 1))
         self.optimiser.param_groups[0]["lr"] = self.pace * learning.rate * warmed
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss = self.descend(x0, noise, t, self._plain(len(x0)), c2w, drop if hidden is None else hidden)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
-        return float(loss.detach())
+        return float(loss)
+
+    def descend(
+        self,
+        x0: Tensor,  # [B, C, h, w]
+        noise: Tensor,  # [B, C, h, w]
+        t: Tensor,  # int64 [B]
+        text: Tensor,  # [B, L, D]
+        c2w: Tensor,  # [B, 4, 4]
+        hidden: Tensor,  # bool [B]
+    ) -> Tensor:  # []
+        """The denoising loss of phi; its gradients are added to those of the parameters."""
+        estimator, target = self.estimator, self.learning.target
+        assert estimator is not None
+        abar = self.teacher.alphas_cumprod[t]
+        x_t = add_noise(x0, noise, abar)
+        predicted = estimator(x_t, t, text, c2w, hidden)
+        predicted = convert_prediction(predicted, x_t, abar, estimator.prediction_type, target)
+        loss = score_estimator_loss(predicted, x0, noise, abar, target)
+        loss.backward()
+        return loss.detach()
 
     @torch.no_grad()
     def imagine(self, views: Views | None, count: int, streams: Streams, steps: int = 25) -> Tensor | None:

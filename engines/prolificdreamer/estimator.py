@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DModel
-from peft import LoraConfig
 from torch import Tensor, nn
 
 from engines.prolificdreamer.vsd import Prediction, camera_embedding
@@ -117,6 +116,8 @@ def lora_estimator(
 
     A is normal with deviation 1 / rank and B zero, so phi starts as the network itself.
     """
+    from peft import LoraConfig
+
     before = [(parameter, parameter.requires_grad) for parameter in unet.parameters()]
     had_config = getattr(unet, "_hf_peft_config_loaded", False)
     try:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import trimesh
 from torch import Tensor
 
 from engines.prolificdreamer import metrics, sheets
@@ -25,6 +24,9 @@ from engines.prolificdreamer.raster import RayCaster, vertex_normals
 from engines.prolificdreamer.renderer import Renderer
 from engines.prolificdreamer.viewpoints import Views, turntable
 from studio.contract import Context
+
+if TYPE_CHECKING:
+    import trimesh
 
 TURN_SECONDS = 4.0  # of a turntable
 SUPERSAMPLING = 2  # rays per pixel and axis of pictures of a surface
@@ -200,6 +202,8 @@ class Exhibition:
 
 def obj_files(mesh: trimesh.Trimesh, name: str) -> dict[str, bytes]:
     """OBJ, its material and its texture, by file name."""
+    import trimesh
+
     text, parts = trimesh.exchange.obj.export_obj(
         mesh, include_normals=False, return_texture=True, mtl_name=f"{name}.mtl", header=None
     )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 PRIMES = (1, 2_654_435_761, 805_459_861)
@@ -48,23 +50,32 @@ def hash_grid_encode(
     first: int = 0,  # levels below it are left out
 ) -> Tensor:  # [N, L F], level by level
     """Interpolated features of every level. Points outside the unit cube give zeros and no gradients."""
-    dim, device = x01.shape[1], x01.device
-    scales, sizes, hashed = _levels(tuple(offsets.tolist()), per_level_scale, base_resolution, align_corners, dim)
-    scales, sizes, hashed, offsets = scales[first:], sizes[first:], hashed[first:], offsets[first:]
-    scale = torch.tensor(scales, dtype=x01.dtype, device=device)[:, None]  # [L, 1]
+    dim = x01.shape[1]
+    levels = _levels(tuple(offsets.tolist()), per_level_scale, base_resolution, align_corners, dim)
+    scales, sizes, hashed = (tuple(of[first:]) for of in levels)
+    known = _Constants.of(tuple(offsets[first:].tolist()), scales, sizes, hashed, dim, x01.dtype, str(x01.device))
     inside = ((x01 >= 0) & (x01 <= 1)).all(dim=-1, keepdim=True)
     x = torch.where(inside, x01, torch.zeros_like(x01))
-    at = x[:, None] * scale + (0.0 if align_corners else 0.5)  # [N, L, D]
+    at = x[:, None] * known.scale + (0.0 if align_corners else 0.5)  # [N, L, D]
     cell = at.detach().floor()
     share = at - cell
     if interpolation == "smoothstep":
         share = share.square() * (3 - 2 * share)
-    corner = torch.tensor(list(itertools.product((0, 1), repeat=dim)), device=device)  # [2^D, D]
-    weight = torch.where(corner.bool(), share[:, :, None], 1 - share[:, :, None]).prod(dim=-1)  # [N, L, 2^D]
-    vertex = cell.long()[:, :, None] + corner
-    rows = _rows(vertex, offsets.to(device).long(), sizes, hashed)
-    features = (weight[..., None] * table[rows.flatten()].view(*rows.shape, -1)).sum(dim=2)  # [N, L, F]
-    return torch.where(inside, features.flatten(1), torch.zeros((), dtype=features.dtype, device=device))
+    weight = torch.where(known.corner.bool(), share[:, :, None], 1 - share[:, :, None]).prod(dim=-1)  # [N, L, 2^D]
+    if any(hashed) or align_corners:
+        rows = _rows(cell.long()[:, :, None] + known.corner, known)
+    else:  # no vertex lies outside its level: the corners are at fixed distances in the table
+        lowest = (cell.long() * known.stride).sum(dim=-1) + known.start  # [N, L]
+        rows = lowest[:, :, None] + (known.corner * known.stride[:, None]).sum(dim=-1)
+    features = (weight[..., None] * _looked_up(table, rows)).sum(dim=2)  # [N, L, F]
+    return torch.where(inside, features.flatten(1), torch.zeros((), dtype=features.dtype, device=x01.device))
+
+
+def _looked_up(table: Tensor, rows: Tensor) -> Tensor:  # [T, F], int64 [...] -> [..., F]
+    """Rows of a table. On a GPU as an embedding, whose gradient is summed in a fixed order, many parts at once."""
+    if table.is_cuda:
+        return F.embedding(rows.int(), table)
+    return table[rows.flatten()].view(*rows.shape, -1)
 
 
 def encode_quickly(
@@ -132,13 +143,45 @@ def _levels(
     return scales, sizes, [size**dim > int(count) for size, count in zip(sizes, rows, strict=True)]
 
 
-def _rows(vertex: Tensor, offsets: Tensor, sizes: list[int], hashed: list[bool]) -> Tensor:
+@dataclass(frozen=True)
+class _Constants:
+    """What the levels of a grid are, on a device: made once, since every copy to a GPU waits for it."""
+
+    scale: Tensor  # [L, 1]
+    corner: Tensor  # int64 [2^D, D], 0 or 1
+    stride: Tensor  # int64 [L, D], rows from a vertex to the next along each axis
+    start: Tensor  # int64 [L], first row
+    count: Tensor  # int64 [L], rows
+    hashed: Tensor  # bool [L, 1]
+
+    @staticmethod
+    @lru_cache(maxsize=64)
+    def of(
+        offsets: tuple[int, ...],
+        scales: tuple[float, ...],
+        sizes: tuple[int, ...],
+        hashed: tuple[bool, ...],
+        dim: int,
+        dtype: torch.dtype,
+        device: str,
+    ) -> _Constants:
+        """Of these levels."""
+        begins = torch.tensor(offsets, device=device)
+        return _Constants(
+            torch.tensor(scales, dtype=dtype, device=device)[:, None],
+            torch.tensor(list(itertools.product((0, 1), repeat=dim)), device=device),
+            torch.tensor([[size**axis for axis in range(dim)] for size in sizes], device=device),
+            begins[:-1],
+            begins[1:] - begins[:-1],
+            torch.tensor(hashed, device=device)[:, None],
+        )
+
+
+def _rows(vertex: Tensor, known: _Constants) -> Tensor:
     """The table's row of every vertex [N, L, 2^D, D]."""
-    dim, device = vertex.shape[-1], vertex.device
-    steps = torch.tensor([[size**axis for axis in range(dim)] for size in sizes], device=device)  # [L, D]
-    dense = (vertex * steps[:, None]).sum(dim=-1)
+    dense = (vertex * known.stride[:, None]).sum(dim=-1)
     mixed = torch.zeros_like(dense)
-    for axis in range(dim):
+    for axis in range(vertex.shape[-1]):
         mixed = mixed ^ (vertex[..., axis] * PRIMES[axis] & WORD)
-    index = torch.where(torch.tensor(hashed, device=device)[:, None], mixed, dense)
-    return index % (offsets[1:] - offsets[:-1])[:, None] + offsets[:-1, None]
+    index = torch.where(known.hashed, mixed, dense)
+    return index % known.count[:, None] + known.start[:, None]

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import trimesh
-import xatlas
 from PIL import Image
 from scipy import ndimage
 from scipy.sparse import coo_matrix
@@ -21,6 +20,9 @@ from torch import Tensor
 
 from engines.prolificdreamer.raster import cast, meet, ray_scene
 from engines.prolificdreamer.tetrahedra import marching_tetrahedra, tetrahedral_grid
+
+if TYPE_CHECKING:  # libraries of meshes are loaded where a mesh is made: fields and numbers do without
+    import trimesh
 
 Density = Callable[[Tensor], Tensor]  # points [M, 3] -> [M]
 Colour = Callable[[Tensor], Tensor]  # points [M, 3] -> [M, 3] in [0, 1]
@@ -80,6 +82,8 @@ def lowered_note(asked: float, used: float) -> str:
 
 def cleaned(surface: Surface) -> Surface:
     """Without doubled vertices, flat faces and small loose parts; the largest part is always kept."""
+    import trimesh
+
     mesh = trimesh.Trimesh(surface.verts.cpu().numpy(), surface.faces.cpu().numpy(), process=False)
     if not len(mesh.faces):
         return surface
@@ -142,6 +146,8 @@ class Unwrapped:
 
 def unwrapped(surface: Surface) -> Unwrapped:
     """Charts by xatlas."""
+    import xatlas
+
     atlas = xatlas.Atlas()
     atlas.add_mesh(surface.verts.cpu().numpy(), surface.faces.cpu().numpy().astype(np.uint32))
     options = xatlas.ChartOptions()
@@ -181,6 +187,8 @@ def baked(mesh: Unwrapped, colour: Colour, size: int) -> np.ndarray:  # uint8 [s
 
 def textured(mesh: Unwrapped, texture: np.ndarray, name: str) -> trimesh.Trimesh:
     """A mesh with its picture as the colour of a rough, non-metallic material."""
+    import trimesh
+
     material = trimesh.visual.material.PBRMaterial(
         name=name,
         baseColorTexture=Image.fromarray(texture),
@@ -195,6 +203,8 @@ def textured(mesh: Unwrapped, texture: np.ndarray, name: str) -> trimesh.Trimesh
 @torch.no_grad()
 def coloured(surface: Surface, colour: Colour) -> trimesh.Trimesh:
     """A mesh with a colour at every vertex."""
+    import trimesh
+
     values = (evaluated(colour, surface.verts).clamp(0, 1) * 255).round().byte().cpu().numpy()
     full = np.concatenate([values, np.full((len(values), 1), 255, np.uint8)], axis=1)
     return trimesh.Trimesh(

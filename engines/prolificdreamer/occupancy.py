@@ -24,6 +24,7 @@ class OccupancyGrid:
         """`step` is the usual distance of samples along a ray: it turns densities into opacities."""
         self.resolution, self.bound, self.step = resolution, bound, step
         self.densest = torch.full((resolution**3,), torch.inf, device=device)  # until first updated, all is occupied
+        self._boxed: tuple[Tensor, tuple[Tensor, Tensor]] | None = None  # the box of what `densest` was
 
     @classmethod
     def of(
@@ -50,15 +51,20 @@ class OccupancyGrid:
 
     def box(self) -> tuple[Tensor, Tensor]:  # centre [3], half sides [3]
         """The smallest box around everything that is occupied; a single cell where nothing is."""
+        if self._boxed is None or self._boxed[0] is not self.densest:
+            self._boxed = self.densest, self._found_box()
+        return self._boxed[1]
+
+    def _found_box(self) -> tuple[Tensor, Tensor]:
         r, cell = self.resolution, 2 * self.bound / self.resolution
-        occupied = self._occupied().view(r, r, r)
+        occupied = self._occupied().cpu().view(r, r, r)
         low, high = torch.zeros(3), torch.ones(3)
         for axis in range(3):
             rows = occupied.amax(dim=[other for other in range(3) if other != axis]).nonzero()[:, 0]
             if len(rows):
                 low[axis], high[axis] = float(rows[0]), float(rows[-1]) + 1
         centre, half = (low + high) / 2 * cell - self.bound, (high - low) / 2 * cell
-        return centre.to(occupied.device), half.to(occupied.device)
+        return centre.to(self.densest.device), half.to(self.densest.device)
 
     def share(self) -> float:
         """Part of the cube that is occupied."""

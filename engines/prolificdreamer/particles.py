@@ -6,6 +6,7 @@ Knows neither jobs nor files: `training` runs it, and its state is plain tensors
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -158,7 +159,7 @@ class NerfStage:
 
     def healthy(self) -> bool:
         """Whether every number of the particles is one."""
-        return all(bool(torch.isfinite(w).all()) for particle in self.particles for w in particle.parameters())
+        return all_finite(w for particle in self.particles for w in particle.parameters())
 
     def state(self) -> dict[str, Any]:
         """Everything that following steps depend on; random numbers follow from the step."""
@@ -188,6 +189,11 @@ class NerfStage:
             (row["latents"].to(self.device), views_from(row["views"]).to(self.device)) for row in state["replay"]
         ]
         self.distiller.load(state["distiller"])
+
+
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether every number is one, waiting for the device once."""
+    return bool(torch.stack([torch.isfinite(tensor).all() for tensor in tensors]).all())
 
 
 def one_of(views: Views, index: int) -> Views:

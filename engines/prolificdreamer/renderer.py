@@ -95,7 +95,7 @@ class RayDraws:
         first, last = self._start // BLOCK, (self._end - 1) // BLOCK
         whole = [draw(BLOCK, width, generator=self._streams.at(name, block)) for block in range(first, last + 1)]
         offset = self._start - first * BLOCK
-        return torch.cat(whole)[offset + self._which.cpu()].to(self._which.device)
+        return torch.cat(whole).to(self._which.device)[offset + self._which]
 
 
 @dataclass
@@ -194,7 +194,8 @@ class Renderer:
 
         def gradient(flat: Tensor, opacity: Tensor) -> Tensor:
             nonlocal seen_rays
-            seen_rays = int((opacity > 0.5).sum())
+            if regularisers.z_variance:  # else nobody asks, and a device need not be waited for
+                seen_rays = int((opacity > 0.5).sum())
             wanted = image_gradient(flat.view(shape).permute(0, 3, 1, 2))
             return wanted.permute(0, 2, 3, 1).reshape(-1, 3)
 

@@ -61,8 +61,8 @@ class Views:
         return torch.cat([o[0] for o, _ in parts]), torch.cat([d[0] for _, d in parts])
 
     def to(self, device: str) -> Views:
-        """The same on a device."""
-        return Views(self.c2w.to(device), self.fovy, self.theta.to(device), self.phi.to(device))
+        """The same with poses on a device; angles only choose words, so they stay where they are."""
+        return Views(self.c2w.to(device), self.fovy, self.theta, self.phi)
 
 
 def draw_views(within: CameraRange, count: int, generator: torch.Generator, *, spread: bool = False) -> Views:
