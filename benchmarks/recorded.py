@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 from unittest.mock import patch
 
@@ -65,7 +66,7 @@ class Recorded:
         return replayed
 
     def _captured(self, held: list[Tensor]) -> tuple[torch.cuda.CUDAGraph, Any]:
-        aside = torch.cuda.Stream()
+        aside = _aside()
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
             for _ in range(WARM):
@@ -74,13 +75,19 @@ class Recorded:
         torch.cuda.current_stream().wait_stream(aside)
         self._forget()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, stream=aside):
             made = self.function(*held)
         return graph, made
 
     def _forget(self) -> None:
         for parameter in self.parameters:
             parameter.grad = None
+
+
+@cache
+def _aside() -> torch.cuda.Stream:
+    """One for all recordings: libraries keep working memory for every stream they meet."""
+    return torch.cuda.Stream()
 
 
 @contextmanager

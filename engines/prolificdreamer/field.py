@@ -183,7 +183,7 @@ class _Floor(nn.Module):
         """The same colour far away and near, darker where the shadow lies."""
         t = (self.height - o[:, 1]) / d[:, 1].clamp(max=-1e-6)
         down = d[:, 1] < -1e-6
-        spot = (o + t[:, None] * d)[:, [0, 2]] / self.reach
+        spot = (o + t[:, None] * d)[:, ::2] / self.reach  # x and z
         seen = F.grid_sample(self.shadow, spot[None, None], padding_mode="zeros", align_corners=True).flatten()
         light = torch.exp(-torch.where(down, seen, torch.zeros_like(seen)).square())  # of either sign: never above 1
         return torch.sigmoid(self.sky) * light[:, None]

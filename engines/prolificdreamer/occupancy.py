@@ -24,6 +24,7 @@ class OccupancyGrid:
         """`step` is the usual distance of samples along a ray: it turns densities into opacities."""
         self.resolution, self.bound, self.step = resolution, bound, step
         self.densest = torch.full((resolution**3,), torch.inf, device=device)  # until first updated, all is occupied
+        self._stride = torch.tensor([resolution**2, resolution, 1.0], device=device)
         self._boxed: tuple[Tensor, tuple[Tensor, Tensor]] | None = None  # the box of what `densest` was
 
     @classmethod
@@ -43,7 +44,7 @@ class OccupancyGrid:
         r = self.resolution
         cell = ((points + self.bound) * (r / (2 * self.bound))).clamp(0, r - 1).floor()
         # Cells are few enough that their numbers are exact in float32, and a product is faster than integer sums.
-        row = cell @ cell.new_tensor([r * r, r, 1])
+        row = cell @ self._stride.to(cell)
         return self._occupied()[row.long()]
 
     def _occupied(self) -> Tensor:  # bool [cells]
