@@ -86,6 +86,7 @@ def encode_quickly(
     base_resolution: int,
     *,
     interpolation: Literal["linear", "smoothstep"] = "smoothstep",
+    repeatable: bool = True,  # whether a GPU has to give the same bits again
 ) -> Tensor:  # [N, L F], level by level
     """As `hash_grid_encode`: levels that are not hashed are dense volumes, which PyTorch interpolates by itself.
 
@@ -93,7 +94,7 @@ def encode_quickly(
     there, and a resumed run would not repeat an undisturbed one.
     """
     scales, _, hashed = _levels(tuple(offsets.tolist()), per_level_scale, base_resolution, False, 3)
-    volumes = [] if x01.is_cuda else dense_volumes(table, offsets, per_level_scale, base_resolution)
+    volumes = [] if x01.is_cuda and repeatable else dense_volumes(table, offsets, per_level_scale, base_resolution)
     plain = {"interpolation": interpolation, "first": len(volumes)}
     if not volumes:
         return hash_grid_encode(x01, table, offsets, per_level_scale, base_resolution, **plain)
