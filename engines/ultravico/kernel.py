@@ -92,7 +92,7 @@ def tiled_attention(q: Tensor, k: Tensor, v: Tensor, decay: Decay | None, tile: 
             DIM=dim,
             ROWS=tile.rows,
             COLUMNS=tile.columns,
-            STAGES=tile.stages,
+            STAGES=min(tile.stages, 2) if plan.pairs else tile.stages,  # the last loop may want memory of its own
             num_warps=tile.warps,
         )
     except triton.TritonError as error:
@@ -107,7 +107,7 @@ def best_tile(q: Tensor) -> Tile:
     if q.dtype == torch.float32 or dim > 128:
         return Tile(64, 32, 8 if dim > 64 else 4, bulk=bulk)
     hopper = not q.is_cuda or torch.cuda.get_device_capability(q.device)[0] in (9, 10)
-    return Tile(bulk=bulk) if hopper else Tile(columns=64, bulk=bulk)
+    return Tile(stages=3, bulk=bulk) if hopper else Tile(columns=64, bulk=bulk)
 
 
 @lru_cache(maxsize=8)
