@@ -46,9 +46,14 @@ class Checkpoint:
 
     @contextmanager
     def lend(self, ctx: Context) -> Iterator[Plain]:
-        """The defender for use, on the context's device. Raises InvalidInput for a file of another budget."""
-        key = ModelKey(self.model, f"rid/{self.path.name}", self.revision, "defender", "float32", ctx.device)
-        with ctx.models.borrow(key, lambda: self._loaded().to(ctx.device)) as defender:
+        """The defender for use, on the context's device. Raises InvalidInput for a file of another budget.
+
+        In bfloat16 on a GPU: eleven times as fast there, and a quarter of a grey level off, where pictures have whole
+        ones.
+        """
+        number = "bfloat16" if torch.device(ctx.device).type == "cuda" else "float32"
+        key = ModelKey(self.model, f"rid/{self.path.name}", self.revision, "defender", number, ctx.device)
+        with ctx.models.borrow(key, lambda: self._loaded().to(ctx.device, getattr(torch, number))) as defender:
             yield defender
 
     def _loaded(self) -> Plain:

@@ -72,15 +72,18 @@ class Plain(nn.Module):
 
     @torch.no_grad()
     def forward(self, image: Tensor) -> Tensor:  # [B, 3, S, S] in [-1, 1] -> perturbation, same shape and units
-        """The perturbation, within the budget. Raises ValueError for another size of picture."""
+        """The perturbation, within the budget, in at least float32. Raises ValueError for another size of picture."""
         side, patch = self.shape.input_size, self.shape.patch_size
+        exact = torch.promote_types(self.patches.dtype, torch.float32)
         if tuple(image.shape[-3:]) != (3, side, side):
             raise ValueError(f"the defender takes pictures of {side}x{side}, not {tuple(image.shape[-2:])}")
         # Tokens first in memory: behind a convolution they would be scattered, and every norm would gather them anew.
+        image = image.to(self.patches.dtype)
         z = F.linear(F.pixel_unshuffle(image, patch).flatten(2).transpose(1, 2), self.patches) + self.table
         for block in self.blocks:
             z = block(z)
-        return bounded_perturbation(unpatchify(self.last(_norm(z)), patch), self.eps)
+        # Bounded in float32: rounded to fewer bits, the largest could leave the budget.
+        return bounded_perturbation(unpatchify(self.last(_norm(z)), patch).to(exact), self.eps)
 
 
 def _norm(z: Tensor) -> Tensor:  # [B, N, C]

@@ -9,6 +9,8 @@ from engines.rid.defender import Defender, fold
 from engines.rid.plain import Plain
 from tests.engines.rid.test_defender import EPS, SMALL, pictures, trained
 
+GREY_LEVEL = 1 / 127.5
+
 
 @torch.no_grad()
 def test_it_computes_what_the_published_network_computes():
@@ -23,6 +25,16 @@ def test_it_computes_what_the_published_network_computes():
 def test_in_single_precision_it_is_equal_to_a_ten_thousandth_of_a_grey_level():
     whole, image = trained().float(), pictures().float()
     torch.testing.assert_close(Plain(whole)(image), whole(image), atol=1e-6, rtol=0)
+
+
+@torch.no_grad()
+def test_in_half_the_bits_it_stays_near_and_within_the_budget():
+    whole, image = trained().float(), pictures().float()
+    half = Plain(whole).to(torch.bfloat16)
+    found = half(image)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, whole(image), atol=0.5 * GREY_LEVEL, rtol=0)
+    assert half(torch.full((1, 3, 32, 32), 1e6)).abs().max() <= EPS
 
 
 def test_the_network_it_came_from_and_the_pictures_stay_as_they_were():
