@@ -60,19 +60,6 @@ def test_batches_are_the_same_for_the_same_generator(toys: tuple[Path, Path], cl
         assert one[1].max() < text2image.VOCABULARY
 
 
-def test_what_is_hard_to_keep_is_drawn_more_often(clip_shard: Path):
-    batches = ultravico.CaptionedClips([clip_shard])
-    batches.draw(1, torch.Generator().manual_seed(0))
-    assert batches.often is not None
-    truth = batches.truths[0]
-    expected = [ultravico.HARD if (t.size, t.kind) in ultravico.HARDEST else 1 for t in batches.truths]
-    assert np.allclose(batches.often, np.array(expected) / sum(expected))
-    hard = ultravico.CaptionedClips([clip_shard], batches.tensors, (truth, truth), np.array([0.25, 0.75]))
-    latents, *_ = hard.draw(400, torch.Generator().manual_seed(0))
-    second = (latents == batches.tensors["latents"][1].float()).flatten(1).all(1).float().mean()
-    assert 0.68 < second < 0.82
-
-
 def test_a_perfect_guess_of_the_noise_costs_nothing():
     latents, layouts = torch.randn(8, 4, 16, 16), torch.randn(8, 3, 8, 8)
 
