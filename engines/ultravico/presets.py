@@ -103,9 +103,10 @@ POCKET = ModelPreset(
     riflex_k=2,
     period=13.5,
     gamma=1.0,
+    first_frame=True,
     countable=True,
     repeat_distance=18,  # one small thing on a plain wall: true clips score 99.8, perfect loops of the period 58
-    settings={"steps": 16, "guidance": 3.0},
+    settings={"steps": 24, "guidance": 4.0},
 )
 
 WAN = ModelPreset(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline, WanPipeline
+from diffusers import AutoencoderKLWan, StableDiffusionPipeline, WanPipeline
 from safetensors.torch import load_file
 
 from engines.shared.training import Recipe, train
@@ -58,6 +58,19 @@ def test_batches_are_the_same_for_the_same_generator(toys: tuple[Path, Path], cl
         assert all(torch.equal(a, b) for a, b in zip(one, again, strict=True))
         assert not torch.equal(one[0], other[0])
         assert one[1].max() < text2image.VOCABULARY
+
+
+def test_what_is_hard_to_keep_is_drawn_more_often(clip_shard: Path):
+    batches = ultravico.CaptionedClips([clip_shard])
+    batches.draw(1, torch.Generator().manual_seed(0))
+    assert batches.often is not None
+    truth = batches.truths[0]
+    expected = [ultravico.HARD if (t.size, t.kind) in ultravico.HARDEST else 1 for t in batches.truths]
+    assert np.allclose(batches.often, np.array(expected) / sum(expected))
+    hard = ultravico.CaptionedClips([clip_shard], batches.tensors, (truth, truth), np.array([0.25, 0.75]))
+    latents, *_ = hard.draw(400, torch.Generator().manual_seed(0))
+    second = (latents == batches.tensors["latents"][1].float()).flatten(1).all(1).float().mean()
+    assert 0.68 < second < 0.82
 
 
 def test_a_perfect_guess_of_the_noise_costs_nothing():
@@ -119,6 +132,33 @@ def test_a_small_model_learns_loads_and_draws(toys: tuple[Path, Path], tmp_path:
     picture = pipeline(prompt, num_inference_steps=2, output_type="np", height=64, width=64).images
     assert picture.shape == (1, 64, 64, 3)
     assert np.isfinite(picture).all()
+
+
+def test_the_video_recipe_goes_from_one_code_to_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def make(folder: Path, *_rest: object) -> AutoencoderKLWan:
+        torch.manual_seed(0)
+        made = clipvae.build().eval()
+        made.save_pretrained(folder / "vae")
+        return made
+
+    def polish(vae: AutoencoderKLWan, *_rest: object) -> None:
+        with torch.no_grad():
+            vae.quant_conv.bias += 1
+
+    monkeypatch.setattr(clipvae, "make", make)
+    monkeypatch.setattr(clipvae, "polish", polish)
+    monkeypatch.setattr(ultravico, "SHARD", 2)
+    quick = Recipe(steps=1, batch=2, ranks=1, warmup=1, cooldown=1, ema=0.0)
+    stages = tuple(replace(stage, shards=1, recipe=quick) for stage in ultravico.STAGES)
+    monkeypatch.setattr(ultravico, "STAGES", stages)
+    told: list[str] = []
+    ultravico.train_everything(tmp_path / "ultravico", tmp_path / "out", False, told.append)
+    first, settled = (load_file(tmp_path / "clips" / stage.name / "0.safetensors")["latents"] for stage in stages)
+    assert not torch.equal(first, settled), "each stage learns clips in the code of its own"
+    vae = AutoencoderKLWan.from_pretrained(tmp_path / "out" / "vae")
+    assert vae.quant_conv.bias[0] > 0.9, "the polished one ships"
+    ultravico.train_everything(tmp_path / "ultravico", tmp_path / "again", True, told.append)
+    assert sum("encoding" in line for line in told) == 2, "what is there is not made again"
 
 
 def test_the_video_model_loads_and_draws(clip_shard: Path, tmp_path: Path):
