@@ -64,9 +64,9 @@ def _cropping() -> tuple[nn.Module, Task]:
     return clipvae.build(), clipvae.Reconstructing()
 
 
-def _decoding() -> tuple[nn.Module, Task]:
+def _settling() -> tuple[nn.Module, Task]:
     vae = clipvae.build()
-    return clipvae.reader(vae), clipvae.Decoding(copy.deepcopy(vae))
+    return vae, clipvae.Settling(copy.deepcopy(vae))
 
 
 def _recognising() -> tuple[nn.Module, Task]:
@@ -75,7 +75,7 @@ def _recognising() -> tuple[nn.Module, Task]:
 
 
 @pytest.mark.parametrize(
-    "made", [_pictures, _flat_pictures, _clips, _reconstructing, _polishing, _cropping, _decoding, _recognising]
+    "made", [_pictures, _flat_pictures, _clips, _reconstructing, _polishing, _cropping, _settling, _recognising]
 )
 def test_losses_are_where_the_student_is(made: Callable[[], tuple[nn.Module, Task]]):
     student, task = made()
