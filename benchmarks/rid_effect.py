@@ -39,7 +39,7 @@ import hashlib
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
@@ -328,12 +328,10 @@ def jobs(options: argparse.Namespace) -> Iterator[Job]:
                     yield Job(identity, condition, budget, options.thief, purify, options.model)
 
 
-def compute(
-    bench: Bench, todo: Iterable[Job], out: Path, sheets: Path | None = None, others: Sequence[Path] = ()
-) -> None:
-    """Append the rows that are missing, those counted that are in the files of `others`."""
+def compute(bench: Bench, todo: Iterable[Job], out: Path, sheets: Path | None = None) -> None:
+    """Append the rows that are missing."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    known = {key_of(row) for file in (out, *others) for row in read_rows(file)}
+    known = {key_of(row) for row in read_rows(out)}
     for job in todo:
         if key_of(bench.key(job)) in known:
             continue

@@ -160,10 +160,8 @@ def settling_loss(
     error = vae.decode(heard).sample - shown[:, :, FRAMES_PER_LATENT * first :]
     tint = F.avg_pool3d(error, (1, 8, 8)).abs().mean()
     away = ((code - settled(before, shown)) / deviation).square().mean()
-    return {
-        "picture": 10 * error.square().mean() + error.abs().mean() + TINT_WEIGHT * tint,
-        "settling": SETTLING * away,
-    }
+    picture = 10 * error.square().mean() + error.abs().mean() + TINT_WEIGHT * tint
+    return {"picture": picture, "settling": SETTLING * away}
 
 
 def polish(vae: AutoencoderKLWan, folder: Path, seed: int, resume: bool, log: Callable[[str], None]) -> None:

@@ -11,7 +11,6 @@ import copy
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -216,12 +215,12 @@ def train_everything(work: Path, out: Path, resume: bool, log: Callable[[str], N
     """All stages in order; what lies in `work` or beside it is not made again when resuming."""
     student = build_student(STAGES[0].recipe.seed)
     for stage, autoencoder in zip(STAGES, _autoencoders(work.parent / "clipvae", resume, log), strict=True):
-        folder, fresh = work / stage.name, partial(fill, autoencoder=autoencoder, count=SHARD)
+        folder = work / stage.name
         shards = filled(
             work.parent / "clips" / stage.name,
             stage.shards,
             WORLD_SEED,
-            lambda path, seed, fresh=fresh: fresh(path, first_seed=seed),
+            lambda path, seed, vae=autoencoder: fill(path, vae, seed, SHARD),
             "encoding clips",
             resume,
             log,

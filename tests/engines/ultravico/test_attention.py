@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
 
@@ -15,6 +12,7 @@ from engines.ultravico import attention
 from engines.ultravico.attention import agrees, best_way
 from engines.ultravico.decay import Decay, dense_attention
 from engines.ultravico.stripes import Run, runs_of, striped_attention
+from tests.engines.ultravico.interpreted import assert_agrees
 
 DECAYS = {
     "plain": Decay(6, 5, 0.9),
@@ -125,12 +123,7 @@ print("all agree")
 
 
 def test_the_triton_kernel_in_its_interpreter():
-    """In a process of its own: whether kernels are interpreted is decided when Triton is first imported."""
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", INTERPRETED], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.stdout.strip() == "all agree", done.stderr[-2000:]
+    assert_agrees(INTERPRETED)
 
 
 def test_paths_that_ask_for_rows_take_them():

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
 from engines.ultravico.decay import Decay
 from engines.ultravico.kernel import ALONE, EDGE, SHRUNK, UNDECAYED, Plan, planned
+from tests.engines.ultravico.interpreted import assert_agrees
 from tests.engines.ultravico.test_attention import DECAYS
 
 LENGTH = 203  # no multiple of any tile
@@ -94,9 +91,4 @@ print("all agree")
 
 
 def test_every_loop_in_the_interpreter():
-    """In a process of its own: whether kernels are interpreted is decided when Triton is first imported."""
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", INTERPRETED], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.stdout.strip() == "all agree", done.stderr[-2000:]
+    assert_agrees(INTERPRETED)
