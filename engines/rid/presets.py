@@ -22,6 +22,7 @@ class Surrogate(Source):
     subject: str  # prompt of the subject; {token} stands for the placeholder
     ways: dict[str, dict[str, Any]]  # how a thief learns: fields of `thief.Way` for full, lora and inversion
     guidance: float  # with which a thief generates
+    gflop: float  # of one forward pass of the U-Net for one picture
     parameters: dict[str, float]  # of the "unet", the "text" encoder, its "embedding" of words, and the "vae"
 
     def theft_memory(self, kind: str) -> float:
@@ -82,6 +83,7 @@ SURROGATES = {
             "inversion": {"rate": 2e-2, "batch": 6, "steps": 400},
         },
         guidance=3.0,
+        gflop=0.26,
         parameters={"unet": 4.13e6, "text": 0.29e6, "embedding": 0.02e6, "vae": 0.65e6},
     ),
     "sd21": Surrogate(
@@ -100,6 +102,7 @@ SURROGATES = {
             "inversion": {"rate": 5e-5, "batch": 1, "steps": 1000},
         },
         guidance=7.5,
+        gflop=680.0,
         parameters={"unet": 866e6, "text": 340e6, "embedding": 51e6, "vae": 84e6},
     ),
 }

@@ -20,6 +20,8 @@ Condition = Literal["clean", "rid", "random", "pgd", "aspl"]
 MOST_FILES = 500
 THIEF_PHOTOS = (4, 8)  # how many pictures of a person a thief needs, and uses at most
 SQUARES = 3  # of a typical photo, which is no square: one in the middle, one on either side
+START = 2.0  # seconds before anything is computed: counted as work, so that speeds of short runs hold for long ones
+DRAWING_STEPS = 20
 GFLOPS = {"cpu": 40.0, "cuda": 20_000.0}  # of one core or card, before the first timing
 ACTIVATIONS = 0.6e9  # bytes, of a batch at 512 px
 THIEF_ACTIVATIONS = 0.6e9  # bytes, of a thief's batch and of the judges
@@ -56,7 +58,7 @@ class RidParams(Params):
     budget: int = Field(  # whole, since grey levels are: 3.6 would have to become 4, and more than was asked for
         12,
         ge=1,
-        le=64,
+        le=24,
         title="Strength",
         description="How far any colour of any pixel may move, of 255 levels. More protects better, and shows.",
         json_schema_extra={"unit": "grey levels"},
@@ -138,19 +140,21 @@ def _check_thief(params: RidParams) -> None:
 def estimate(params: RidParams, facts: DeviceFacts) -> Estimate:
     """Seconds, bytes and work in GFLOP; archives count as one photo, as nobody has looked inside yet."""
     validate(params)
-    model = MODELS[params.model]
+    model, usual = MODELS[params.model], GFLOPS.get(facts.kind, GFLOPS["cpu"])
     photos = len(params.images)
     held = model.memory
+    work = START * usual
     if params.task == "protect":
-        work = photos * (model.gflop * SQUARES + 2.0)
+        work += photos * (model.gflop * SQUARES + 2.0)
     else:
-        step = 15 * model.gflop
-        way = SURROGATES[model.surrogate].ways[params.thief]
-        steps = params.thief_steps or way["steps"]
-        work = len(params.conditions) * step * (steps * way["batch"] / 4 + 20 * params.generated / 4)
-        work += step * sum(SEARCHES.get(name, 0) for name in params.conditions)
-        held = SURROGATES[model.surrogate].theft_memory(params.thief) + THIEF_ACTIVATIONS
-    rate = facts.speed or GFLOPS.get(facts.kind, GFLOPS["cpu"])
+        surrogate = SURROGATES[model.surrogate]
+        way = surrogate.ways[params.thief]
+        learning = 3 * way["batch"] * (params.thief_steps or way["steps"])  # back is twice as far as forth
+        drawing = 2 * DRAWING_STEPS * params.generated  # with and without the prompt
+        searching = 3 * way["batch"] * sum(SEARCHES.get(name, 0) for name in params.conditions)
+        work += surrogate.gflop * (len(params.conditions) * (learning + drawing) + searching)
+        held = surrogate.theft_memory(params.thief) + THIEF_ACTIVATIONS
+    rate = facts.speed or usual
     memory = held + ACTIVATIONS * (model.side / 512) ** 2 + PROGRAM
     if memory > facts.memory_total:
         raise InvalidInput(
@@ -160,7 +164,7 @@ def estimate(params: RidParams, facts: DeviceFacts) -> Estimate:
         )
     zipped = any(file.name.lower().endswith(".zip") for file in params.images)
     note = "Archives are counted as one photo each: it may take longer." if zipped else ""
-    return Estimate(2.0 + work / rate, int(memory), work, note=note)
+    return Estimate(work / rate, int(memory), work, note=note)
 
 
 def model_key(params: RidParams) -> str:
