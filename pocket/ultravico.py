@@ -35,16 +35,18 @@ TEXT_WIDTH = 64
 DROP = 0.1  # captions replaced by the empty one, for classifier-free guidance
 WORLD_SEED = 300_000_000  # first seed of the training clips; tests and reports use small seeds
 SHARD = 500  # clips
-HARDEST = (("small", "star"), ("small", "triangle"))  # thin, and gone before long where the transformer errs a little
+# Thin, and gone before long where the transformer errs a little.
+HARDEST = (("small", "star"), ("small", "triangle"), ("small", "ring"))
 HARD = 3  # times as often as others these are drawn
 SHIFT = 8.0  # of the schedule of noise when sampling: where things go is decided above 0.9
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One of the two codes that the transformer learns, one after the other."""
+    """What the transformer learns, one after the other."""
 
     name: str
+    code: str  # of which autoencoder: "first" or "settled"
     shards: int  # of clips
     recipe: Recipe
 
@@ -53,12 +55,22 @@ class Stage:
 # (docs/log.md); learned on the first code and then on the settled one, it does as large models do.
 STAGES = (
     Stage(
-        "first", 6, Recipe(steps=6500, batch=16, ranks=1, cooldown=2000, muon_rate=0.02, adam_rate=2e-3, ema=0.998)
+        "first",
+        "first",
+        6,
+        Recipe(steps=6500, batch=16, ranks=1, cooldown=2000, muon_rate=0.02, adam_rate=2e-3, ema=0.998),
     ),
     Stage(
         "settled",
+        "settled",
         3,
         Recipe(seed=18, steps=1800, batch=16, ranks=1, cooldown=675, muon_rate=0.012, adam_rate=1.2e-3, ema=0.998),
+    ),
+    Stage(
+        "longer",
+        "settled",
+        8,
+        Recipe(seed=19, steps=3000, batch=16, ranks=1, cooldown=1125, muon_rate=0.0096, adam_rate=9.6e-4, ema=0.998),
     ),
 )
 
@@ -214,37 +226,37 @@ def export(student: VideoStudent, autoencoder: AutoencoderKLWan, folder: Path) -
 def train_everything(work: Path, out: Path, resume: bool, log: Callable[[str], None] = print) -> None:
     """All stages in order; what lies in `work` or beside it is not made again when resuming."""
     student = build_student(STAGES[0].recipe.seed)
-    for stage, autoencoder in zip(STAGES, _autoencoders(work.parent / "clipvae", resume, log), strict=True):
+    autoencoders, begun = _autoencoders(work.parent / "clipvae", resume, log), set[str]()
+    for stage in STAGES:
         folder = work / stage.name
         shards = filled(
-            work.parent / "clips" / stage.name,
+            work.parent / "clips" / stage.code,
             stage.shards,
             WORLD_SEED,
-            lambda path, seed, vae=autoencoder: fill(path, vae, seed, SHARD),
+            lambda path, seed, vae=autoencoders[stage.code]: fill(path, vae, seed, SHARD),
             "encoding clips",
-            resume,
+            resume or stage.code in begun,
             log,
         )
-        log(f"transformer, {stage.name} code: {stage.recipe.steps} steps; progress in {folder / 'log.txt'}")
+        begun.add(stage.code)
+        log(f"transformer, stage {stage.name}: {stage.recipe.steps} steps; progress in {folder / 'log.txt'}")
         task = Flow(CaptionedClips(shards))
         train(student, task, stage.recipe, folder, hidden, resume and (folder / "state.pt").exists())
         load_average(folder, student)
-    export(student, autoencoder, out)
+    export(student, autoencoders["settled"], out)
     log(f"exported to {out}")
 
 
-def _autoencoders(
-    folder: Path, resume: bool, log: Callable[[str], None]
-) -> tuple[AutoencoderKLWan, AutoencoderKLWan]:
-    """As the first half of its training leaves it, and as it ships."""
+def _autoencoders(folder: Path, resume: bool, log: Callable[[str], None]) -> dict[str, AutoencoderKLWan]:
+    """By code: as the first half of its training leaves it, and as it ships."""
     seed = WORLD_SEED - 1_000_000
     if resume and (folder / "vae" / "config.json").exists():
         first = AutoencoderKLWan.from_pretrained(folder / "vae").eval()
     else:
         first = clipvae.make(folder, seed, resume, log)
     if resume and (folder / "polished" / "config.json").exists():
-        return first, AutoencoderKLWan.from_pretrained(folder / "polished").eval()
+        return {"first": first, "settled": AutoencoderKLWan.from_pretrained(folder / "polished").eval()}
     polished = copy.deepcopy(first)
     clipvae.polish(polished, folder / "polish", seed, resume, log)
     polished.save_pretrained(folder / "polished")
-    return first, polished
+    return {"first": first, "settled": polished}
