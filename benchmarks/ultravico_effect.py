@@ -89,8 +89,9 @@ class Sampler:
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         noise = family.draw_noise(shape, generators, self.device, torch.float32)
         transformer = self.parts["transformer"]
-        rule = position_rule(plan.method, params, family.temporal_dim, family.theta, shape.latent_frames)
-        decay = decay_for(plan.method, params, per_frame, rule, shape.latent_frames)
+        rotary = (family.temporal_dim, family.theta, shape.latent_frames)
+        rule = position_rule(plan.method, params, *rotary)
+        decay = decay_for(plan.method, params, per_frame, rule, *rotary)
         level, scheduler = Level(), scheduler_like(self.parts["scheduler"], self.model, params.shift)
         with ExitStack() as stack:
             if rule is not None:
@@ -143,6 +144,7 @@ def make_rows(
     many: Many,
 ) -> None:
     """Append one row for every (method, settings, ratio, seed) that is not there yet."""
+    out.parent.mkdir(parents=True, exist_ok=True)
     known = {(row["method"], row["settings"], row["ratio"], row["seed"]) for row in read_rows(out)}
     with out.open("a") as file:
         for plan in plans:
@@ -252,7 +254,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="processes that measure")
     parser.add_argument("--weights", type=Path, help="another folder of the pocket model's layout")
     parser.add_argument("--sheets", type=Path, help="folder for contact sheets of every batch")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("runs/ultravico_effect.jsonl"))
     parser.add_argument("--only-print", action="store_true", help="print the table of rows that are there")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)

@@ -90,10 +90,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--jobs", type=int, default=1, help="processes that measure")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("runs/ultravico_training_size.jsonl"))
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     seeds = range(*map(int, given.seeds.split(":")))
+    given.out.parent.mkdir(parents=True, exist_ok=True)
     known = {(row["group"], row["seed"]) for row in read_rows(given.out)}
     with workers(given.jobs) as many, given.out.open("a") as file:
 

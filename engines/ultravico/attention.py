@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from subprocess import SubprocessError
 
 import torch
 from torch import Tensor
@@ -26,6 +27,8 @@ WAYS: dict[str, Path] = {
 }
 ORDER = {"cuda": ("triton", "flex", "stripes"), "cpu": ("stripes",)}
 BY_ROWS = {"stripes": "rows", "chunked": "chunk"}  # ways that take the rows of logits they may hold at a time
+# No compiler or a broken one, no Triton, a kernel this card does not have.
+UNUSABLE = (RuntimeError, ImportError, OSError, ValueError, SubprocessError)
 SAMPLE = 200  # tokens of the test
 TOLERANCE = {torch.float32: 2e-4, torch.float16: 1e-2, torch.bfloat16: 4e-2}
 
@@ -48,10 +51,15 @@ def best_way(device: str, dtype: torch.dtype, head_dim: int, rows: int) -> Way:
 
 @lru_cache(maxsize=32)
 def passes(name: str, device: str, dtype: torch.dtype, head_dim: int) -> bool:
-    """Whether a way works here and gives what the dense form gives, with bands, text, padding and a first frame."""
+    """Whether a way works here and gives what the dense form gives, with bands, text, padding and a first frame.
+
+    Raises torch.OutOfMemoryError where there is no room to find out, which is not remembered.
+    """
     try:
         return agrees(WAYS[name], device, dtype, head_dim)
-    except (RuntimeError, ImportError, NotImplementedError):  # no compiler, or a kernel this card does not have
+    except torch.OutOfMemoryError:
+        raise
+    except UNUSABLE:
         return False
 
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -51,25 +52,34 @@ class Decay:
         """Tokens either way that are left alone, L P / 2."""
         return self.window_frames * self.tokens_per_frame / 2
 
-    def factor(self, i: Tensor, j: Tensor, length: int, precision: torch.dtype = torch.float64) -> Tensor:
-        """lambda of a positive logit between tokens i and j (integers that broadcast) of a sequence of `length`.
-
-        In float32 distances are exact up to 16 million tokens.
-        """
-        distance = (i - j).abs().to(precision)
+    def factor(self, i: Tensor, j: Tensor, length: int) -> Tensor:  # float64
+        """lambda of a positive logit between tokens i and j (integers that broadcast) of a sequence of `length`."""
+        distance = (i - j).abs().double()
         far = self._beyond(distance, length)
-        near = (distance <= self.half_window) | self._text(i, length) | self._text(j, length)
+        near = (distance <= self.half_window) | self.text(i, length) | self.text(j, length)
         return torch.where(near, torch.ones_like(far), far)
 
     def hidden(self, i: Tensor, j: Tensor, length: int) -> Tensor:
         """Whether token i may not look at key j at all."""
-        padded = (j >= length - self.padded_keys_end) & (i >= 0)  # every i is, which only gives the pair its shape
-        if not self.first_frame_mask:
-            return padded
-        row, column = i - self.text_tokens_start, j - self.text_tokens_start
-        later = (column > self.window_frames * self.tokens_per_frame) & ~self._text(j, length)
-        first = (row <= self.tokens_per_frame) & ~self._text(i, length)  # one token more than the frame, as published
-        return padded | (first & later)
+        padded = self.padded(j, length) & (i >= 0)  # every i is, which only gives the pair its shape
+        return padded | (self.first(i, length) & self.later(j, length)) if self.first_frame_mask else padded
+
+    def text(self, index: Tensor, length: int) -> Tensor:
+        """Whether a token is text."""
+        return (index < self.text_tokens_start) | (index >= length - self.text_tokens_end)
+
+    def padded(self, index: Tensor, length: int) -> Tensor:
+        """Whether a key is padding, which nobody may look at."""
+        return index >= length - self.padded_keys_end
+
+    def first(self, index: Tensor, length: int) -> Tensor:
+        """Whether a token is of the first frame, or, as published, the one after it."""
+        return (index - self.text_tokens_start <= self.tokens_per_frame) & ~self.text(index, length)
+
+    def later(self, index: Tensor, length: int) -> Tensor:
+        """Whether a key lies beyond the training length."""
+        beyond = index - self.text_tokens_start > self.window_frames * self.tokens_per_frame
+        return beyond & ~self.text(index, length)
 
     def _beyond(self, distance: Tensor, length: int) -> Tensor:
         if self.profile == "constant":
@@ -86,9 +96,6 @@ class Decay:
         lower = (turn * self.period_frames - self.gamma_frames) * self.tokens_per_frame
         upper = (turn * self.period_frames + self.gamma_frames) * self.tokens_per_frame
         return torch.where((distance >= lower) & (distance <= upper), torch.full_like(far, self.beta), far)
-
-    def _text(self, index: Tensor, length: int) -> Tensor:
-        return (index < self.text_tokens_start) | (index >= length - self.text_tokens_end)
 
 
 def decay_multiplier(
@@ -179,20 +186,43 @@ def chunked_attention(q: Tensor, k: Tensor, v: Tensor, decay: Decay, chunk: int 
 
 
 def flex_attention(q: Tensor, k: Tensor, v: Tensor, decay: Decay, compiled: bool = True) -> Tensor:
-    """By PyTorch's FlexAttention; uncompiled it builds all logits and is for tests only."""
+    """By PyTorch's FlexAttention; uncompiled it builds all logits and is for tests only.
+
+    Raises RuntimeError where it would no longer be compiled.
+    """
+    run = compiled_flex() if compiled else _flex()
+    return run(q, smoothed(k, decay), v, score_mod=score_mod(decay, q.shape[-2], q.device))
+
+
+def _flex() -> Callable[..., Tensor]:
     from torch.nn.attention.flex_attention import flex_attention as plain
 
-    run: Callable[..., Tensor] = torch.compile(plain, dynamic=False) if compiled else plain
-    return run(q, smoothed(k, decay), v, score_mod=score_mod(decay, q.shape[-2]))
+    return cast(Callable[..., Tensor], plain)
 
 
-def score_mod(decay: Decay, length: int) -> Callable[..., Tensor]:
-    """FlexAttention's change of one logit that already holds 1 / sqrt(d)."""
+@lru_cache(maxsize=2)
+def compiled_flex(backend: str | Callable[..., Any] = "inductor") -> Callable[..., Tensor]:
+    """FlexAttention compiled once, for every decay; whole, so that it fails where it would fall back to N x N."""
+    return cast(Callable[..., Tensor], torch.compile(_flex(), fullgraph=True, backend=backend))
+
+
+def score_mod(decay: Decay, length: int, device: torch.device) -> Callable[..., Tensor]:
+    """FlexAttention's change of one logit that already holds 1 / sqrt(d).
+
+    All that a decay says lies in tables: numbers in the code would have it compiled anew for each.
+    """
+    index, video = torch.arange(length), length - decay.text_tokens_start - decay.text_tokens_end
+    alone = replace(decay, text_tokens_start=0, text_tokens_end=0)
+    by_distance = alone.factor(index.new_zeros(()), index, video).float()
+    text, padded = decay.text(index, length), decay.padded(index, length)
+    first = decay.first(index, length) & decay.first_frame_mask
+    tables = (table.to(device) for table in (by_distance, text, padded, first, decay.later(index, length)))
+    by_distance, text, padded, first, later = tables
 
     def change(score: Tensor, _batch: Tensor, _head: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        factor = decay.factor(i, j, length, torch.float32)
-        shrunk = torch.where(score > 0, score * factor.to(score.dtype), score)
-        return torch.where(decay.hidden(i, j, length), torch.full_like(shrunk, -torch.inf), shrunk)
+        far = by_distance[(i - j).abs()].to(score.dtype)
+        shrunk = torch.where((score > 0) & ~(text[i] | text[j]), score * far, score)
+        return torch.where(padded[j] | (first[i] & later[j]), torch.full_like(shrunk, -torch.inf), shrunk)
 
     return change
 

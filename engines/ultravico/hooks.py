@@ -2,7 +2,8 @@
 
 Only public hooks of torch are used: while a self-attention module runs, its one call of scaled_dot_product_attention
 is answered by decayed attention, whichever processor makes it. Text attention is another module and is never reached.
-What is installed holds for the thread and context that installed it, so that jobs side by side do not mix.
+Decayed attention holds for the thread and context that installed it, so that jobs side by side do not mix. Positions
+hold for whoever uses the transformer meanwhile: a worker runs one job at a time.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
@@ -76,25 +77,26 @@ def tiled_attention(q: Tensor, k: Tensor, v: Tensor, decay: Decay | None, tile: 
         TensorDescriptor.from_tensor(x.view(-1, dim), [tile.columns, dim]) if tile.bulk else x for x in (k, v)
     )
     try:
-        decayed[(len(plan.blocks), batch * heads)](
-            q,
-            keys,
-            values,
-            out,
-            plan.blocks,
-            plan.parts,
-            plan.lambdas,
-            length,
-            math.log2(math.e) / math.sqrt(dim),
-            DECAYED=decay is not None,
-            PAIRED=plan.pairs,
-            BULK=tile.bulk,
-            DIM=dim,
-            ROWS=tile.rows,
-            COLUMNS=tile.columns,
-            STAGES=min(tile.stages, 2) if plan.pairs else tile.stages,  # the last loop may want memory of its own
-            num_warps=tile.warps,
-        )
+        with torch.cuda.device(q.device) if q.is_cuda else nullcontext():  # Triton launches on the current one
+            decayed[(len(plan.blocks), batch * heads)](
+                q,
+                keys,
+                values,
+                out,
+                plan.blocks,
+                plan.parts,
+                plan.lambdas,
+                length,
+                math.log2(math.e) / math.sqrt(dim),
+                DECAYED=decay is not None,
+                PAIRED=plan.pairs,
+                BULK=tile.bulk,
+                DIM=dim,
+                ROWS=tile.rows,
+                COLUMNS=tile.columns,
+                STAGES=min(tile.stages, 2) if plan.pairs else tile.stages,  # the last loop may want memory of its own
+                num_warps=tile.warps,
+            )
     except triton.TritonError as error:
         raise RuntimeError(f"decayed attention does not compile for {q.device}: {error}") from error
     return out

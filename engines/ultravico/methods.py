@@ -39,7 +39,7 @@ def position_rule(
             name,
             model.train_latent_frames,
             latent_frames,
-            k=params.riflex_k or model.riflex_k,
+            k=riflex_frequency(params, dim, theta),
             t=level,
             tasr_threshold=params.tasr_switch,
         )
@@ -47,11 +47,21 @@ def position_rule(
     return at
 
 
+def riflex_frequency(params: UltraVicoParams, dim: int, theta: float) -> int:
+    """Counted from 1: the one asked for, else the one whose period is the repetition's, else the published one."""
+    model = MODELS[params.model]
+    period = params.period or model.period
+    found = model.riflex_k if period is None else rope.identify_intrinsic_frequency(dim, theta, period)[0]
+    return params.riflex_k or found
+
+
 def decay_for(
     method: str,
     params: UltraVicoParams,
     tokens_per_frame: int,
     rule: Rule | None,
+    dim: int,
+    theta: float,
     latent_frames: int,
 ) -> Decay | None:
     """How attention decays; None where it stays plain: by choice, or because nothing is longer than trained."""
@@ -61,7 +71,7 @@ def decay_for(
     own = decay_of(params)
     period = own.period
     if rule is not None and own.beta is not None:  # the bands move with the frequency that RIFLEx changed
-        period = 2 * math.pi / float(rule(1.0)[(params.riflex_k or model.riflex_k) - 1])
+        period = 2 * math.pi / float(rule(1.0)[riflex_frequency(params, dim, theta) - 1])
     return Decay(
         tokens_per_frame=tokens_per_frame,
         window_frames=window_of(params, model),

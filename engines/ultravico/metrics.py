@@ -101,15 +101,15 @@ def drift(frames: np.ndarray) -> float:  # uint8 [T, H, W, 3]
     total = weight.sum((1, 2))
     if (total == 0).any():  # a colourful video: the whole frame
         weight, total = np.ones_like(weight), np.full(len(frames), float(weight[0].size))
-    colours = (frames / 255.0 * weight[..., None]).sum((1, 2)) / total[:, None]
-    return float(colours.std(0).mean())
+    colours = [(frame / 255.0 * part[..., None]).sum((0, 1)) for frame, part in zip(frames, weight, strict=True)]
+    return float((np.stack(colours) / total[:, None]).std(0).mean())
 
 
 def consistency(frames: np.ndarray) -> float:  # uint8 [T, H, W, 3]
     """Mean overlap of every frame's colour histogram with the first frame's and the previous one's, in [0, 1]."""
-    binned = (frames // (256 // BINS)).astype(np.int64)
-    codes = ((binned[..., 0] * BINS + binned[..., 1]) * BINS + binned[..., 2]).reshape(len(frames), -1)
-    shares = np.stack([np.bincount(row, minlength=BINS**3) for row in codes]) / codes.shape[1]
+    places = np.array([BINS * BINS, BINS, 1])
+    codes = ((frame // (256 // BINS) @ places).ravel() for frame in frames)
+    shares = np.stack([np.bincount(row, minlength=BINS**3) for row in codes]) / (frames[0].size // 3)
     if len(shares) < 2:
         return 1.0
     first = np.minimum(shares[1:], shares[:1]).sum(1)
@@ -117,14 +117,14 @@ def consistency(frames: np.ndarray) -> float:  # uint8 [T, H, W, 3]
     return float((first + previous).mean() / 2)
 
 
-def motion(frames: np.ndarray) -> float:  # uint8 [T, H, W, 3]
-    """Mean over frame pairs of the fastest twentieth of the optical flow, pixels a frame."""
+def motion(frames: np.ndarray) -> tuple[float, float]:  # uint8 [T, H, W, 3]
+    """Optical flow, pixels a frame, means over frame pairs: of all pixels, and of the fastest twentieth of them."""
     grey = frames @ np.array([0.299, 0.587, 0.114], np.float32)
     if len(grey) < 2:
-        return 0.0
+        return 0.0, 0.0
     lengths = [np.sort(np.hypot(*flow(one, other)).ravel()) for one, other in zip(grey, grey[1:], strict=False)]
     most = max(1, round(FASTEST * lengths[0].size))
-    return float(np.mean([length[-most:].mean() for length in lengths]))
+    return float(np.mean(lengths)), float(np.mean([length[-most:].mean() for length in lengths]))
 
 
 def flow(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # float [H, W] twice
@@ -166,8 +166,10 @@ def measure(
     repeat_distance: float = 55,  # below which frames count as equal, see norepeat.py
 ) -> dict[str, float | bool | None]:
     """Everything the page shows of one video; what cannot be said of it is left out."""
+    everywhere, fastest = motion(frames)
     result: dict[str, float | bool | None] = {
-        "motion": round(motion(frames), 3),
+        "mean_flow": round(everywhere, 3),
+        "motion": round(fastest, 3),
         "consistency": round(consistency(frames), 4),
         "drift": round(drift(frames), 4),
     }

@@ -23,7 +23,7 @@ def no_repeat_score(
     to those at the beginning count as repeated. Where there is no room to look the score is 100.
     """
     count = len(frames)
-    pictures = frames.reshape(count, -1).astype(np.float64)
+    pictures = frames.reshape(count, -1)  # a pair at a time in float64: a long video would not fit
     sampled = pictures[np.linspace(0, count - 1, SAMPLED).round().astype(int)]
     pairs = [_distance(sampled[a], sampled[b]) for a in range(SAMPLED) for b in range(a + 1, SAMPLED)]
     nothing = float("nan")
@@ -44,4 +44,4 @@ def no_repeat_score(
 
 
 def _distance(one: np.ndarray, other: np.ndarray) -> float:
-    return float(np.sqrt(np.square(one - other).mean()))
+    return float(np.sqrt(np.square(one.astype(np.float64) - other).mean()))

@@ -23,7 +23,7 @@ class Pattern:
     """What the diagram shows; distances are latent frames."""
 
     distance: np.ndarray  # float [D]
-    logit: np.ndarray  # float [D], mean logit at that distance
+    logit: np.ndarray  # float [D], what that distance adds to the mean logit
     trained: float  # training length
     half_window: float
     bands: tuple[tuple[float, float], ...]  # from, to
@@ -84,7 +84,9 @@ def _axes(
 
 
 def _captions(draw: ImageDraw.ImageDraw, shown: Pattern, box: tuple[int, ...]) -> None:
-    draw.text((box[0], 16), "Row attention pattern: mean logit at a distance in time", fill=INK, font=_font(20))
+    draw.text(
+        (box[0], 16), "Row attention pattern: what distance in time adds to the mean logit", fill=INK, font=_font(20)
+    )
     said = (
         f"Strongest period {shown.period:.1f} latent frames; with its harmonics {100 * shown.share:.0f} % of it all"
     )

@@ -70,6 +70,7 @@ class ModelPreset(Source):
     repeat_distance: float = (
         55  # root mean square of 255, below which frames count as equal; published for photographs
     )
+    reported: float = 4  # times the training length, up to which the authors report results
     untested: str = ""  # what nobody has tried, as a sentence
     settings: dict[str, Any] = field(default_factory=dict)  # what `Params` starts from
 
@@ -212,6 +213,7 @@ HUNYUAN = ModelPreset(
     riflex_k=4,
     period=50,
     gamma=4,
+    reported=5,
     distilled_guidance=True,
     two_branches=False,
     settings={"steps": 50, "guidance": 6.0},

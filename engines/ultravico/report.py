@@ -31,7 +31,7 @@ def diagram(found: Mapping[str, Tensor], params: UltraVicoParams, family: Family
     decay = None
     if method is not None:
         rule = position_rule(method, params, family.temporal_dim, family.theta, latent_frames)
-        decay = decay_for(method, params, 1, rule, latent_frames)
+        decay = decay_for(method, params, 1, rule, family.temporal_dim, family.theta, latent_frames)
     bands: list[tuple[float, float]] = []
     if decay is not None and decay.beta is not None and decay.period_frames and decay.gamma_frames:
         turns = range(1, math.ceil(latent_frames / decay.period_frames) + 1)

@@ -21,7 +21,7 @@ from torch import Tensor
 from engines.ultravico.attention import Way, best_way
 from engines.ultravico.diagnosis import reading
 from engines.ultravico.estimate import ROWS
-from engines.ultravico.families import Condition, Shape, WanImageFamily
+from engines.ultravico.families import Condition, Shape, WanImageFamily, tiled
 from engines.ultravico.hooks import decayed, positions
 from engines.ultravico.methods import decay_for, position_rule
 from engines.ultravico.metrics import measure
@@ -108,7 +108,8 @@ class _Work:
         with self.weights.lend(self.ctx, *self.family.image_parts) as parts:
             seen = self.family.see(parts, picture, self.ctx.device).to(conditions[0].embeds.dtype)
         with self.weights.lend(self.ctx, "vae") as parts:
-            known = self.family.first_frame(parts["vae"], picture, self.shape, self.ctx.device)
+            with tiled(parts["vae"], self.ctx.plan != "fast"):
+                known = self.family.first_frame(parts["vae"], picture, self.shape, self.ctx.device)
         self.ctx.check()
         return [replace(one, image=seen, frames=known) for one in conditions]
 
@@ -119,8 +120,9 @@ class _Work:
         p, family = self.params, self.family
         with self.weights.lend(self.ctx, "transformer", "scheduler") as parts, ExitStack() as stack:
             transformer = parts["transformer"]
-            rule = position_rule(method, p, family.temporal_dim, family.theta, self.shape.latent_frames)
-            decay = decay_for(method, p, self.tokens_per_frame, rule, self.shape.latent_frames)
+            rotary = (family.temporal_dim, family.theta, self.shape.latent_frames)
+            rule = position_rule(method, p, *rotary)
+            decay = decay_for(method, p, self.tokens_per_frame, rule, *rotary)
             level = Level()
             if rule is not None and not family.table_outside:
                 stack.enter_context(positions(transformer, lambda: rule(level.value)))

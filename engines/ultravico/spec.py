@@ -118,7 +118,7 @@ class UltraVicoParams(Params):
         gt=1,
         le=1000,
         title="Period",
-        description="After how many latent frames the model repeats itself.",
+        description="After how many latent frames the model repeats itself; RIFLEx finds its frequency by it.",
         json_schema_extra={"unit": "latent frames"},
     )
     window: float | None = Field(
@@ -141,7 +141,7 @@ class UltraVicoParams(Params):
         True, title="Smooth keys", description="Subtract the mean key first, as the published code does."
     )
     riflex_k: int | None = Field(
-        None, ge=1, le=64, title="RIFLEx frequency", description="Counted from 1; empty: the published one."
+        None, ge=1, le=64, title="RIFLEx frequency", description="Counted from 1; empty: the one with the period."
     )
     tasr_switch: float = Field(
         0.5, ge=0, le=1, title="TASR switch", description="Noise level at which TASR turns from interpolation to NTK."
@@ -298,7 +298,9 @@ def _check_decay(params: UltraVicoParams) -> None:
         raise InvalidInput(what, "Give a far value with a linear or parabolic profile only.", field="far")
     own = decay_of(params)
     if own.beta is None and params.strength == "custom":
-        given = next((name for name in ("gamma", "period") if getattr(params, name) is not None), None)
+        stretched = any(METHODS[name].position == "riflex" for name in params.methods)  # by the period, bands or not
+        shaping = ("gamma",) if stretched else ("gamma", "period")
+        given = next((name for name in shaping if getattr(params, name) is not None), None)
         if given is not None:
             raise InvalidInput(f"{given.capitalize()} shapes bands, and there is no beta.", "Give beta.", field=given)
     if own.beta is not None and own.beta >= own.alpha:
@@ -348,26 +350,27 @@ def estimate(params: UltraVicoParams, facts: DeviceFacts) -> Estimate:
     validate(params)
     job = job_of(params)
     budget = facts.memory_total * cost.DEVICE_SHARE
-    plan = cost.fitting_plan(job, budget)
+    plan = cost.fitting_plan(job, budget, facts.kind)
     if plan is None:
         raise _too_large(params, job, facts, budget)
     return Estimate(
         seconds=cost.seconds(job, facts.kind, facts.speed),
-        memory_bytes=cost.memory(job, plan),
-        work=cost.work(job),
+        memory_bytes=cost.memory(job, plan, facts.kind),
+        work=cost.work(job, facts.kind),
         plan=plan,
         note=" ".join(_notes(params)),
     )
 
 
 def _too_large(params: UltraVicoParams, job: cost.Job, facts: DeviceFacts, budget: float) -> InvalidInput:
-    need, have = (size / 2**30 for size in (cost.memory(job, cost.PLANS[-1]), facts.memory_total))
+    needed = cost.memory(job, cost.PLANS[-1], facts.kind)
+    need, have = (size / 2**30 for size in (needed, facts.memory_total))
     field = "frames" if params.frames is not None else "ratio"
     what = (
         f"{job.frames} frames of {job.width} x {job.height} px with {job.model.title} need {need:.1f} GB; "
         f"{facts.name} has {have:.1f} GB."
     )
-    fits = cost.longest_fitting(job, budget)
+    fits = cost.longest_fitting(job, budget, facts.kind)
     if fits is None:
         return InvalidInput(what, "No length of this model fits: choose a smaller size or model.", field="model")
     frames = job.model.frames_per_latent * (fits - 1) + 1
@@ -381,8 +384,10 @@ def _notes(params: UltraVicoParams) -> list[str]:
     notes = [f"{length.frames} frames, {length.frames / fps:.1f} s at {fps:g} frames a second."]
     notes += word_notes(params.prompt, model)
     notes += [METHODS[name].note for name in params.methods if METHODS[name].note]
-    if length.ratio > 4:
-        notes.append("Beyond 4 times the training length nobody has reported results.")
+    if length.ratio == 1:
+        notes.append("At the training length every method is the model as it is.")
+    if length.ratio > model.reported:
+        notes.append(f"Beyond {model.reported:g} times the training length nobody has reported results.")
     if model.untested:
         notes.append(model.untested)
     if model.distilled_guidance and params.negative_prompt.strip():
@@ -395,7 +400,7 @@ def model_key(params: UltraVicoParams) -> str:
     return f"ultravico/{params.model}"
 
 
-BASELINES = ("direct", "pi", "ntk", "yarn", "riflex")
+BASELINES = ("direct", "pi", "ntk", "yarn", "tasr", "riflex")
 
 PRESETS: dict[str, dict[str, Any]] = {
     "Pocket, twice as long": {"model": "pocket", "ratio": 2.0},
@@ -421,6 +426,7 @@ METRICS = {
     "repetition": Metric(
         "Repetition", "How alike the places of the object are one period apart; 1 is a loop.", "lower"
     ),
+    "mean_flow": Metric("Mean flow", "Optical flow of all pixels, mean over the video.", "", "px a frame"),
     "motion": Metric("Motion", "Mean of the fastest twentieth of the optical flow.", "higher", "px a frame"),
     "speed": Metric("Speed", "How far the centre of the object moves.", "", "px a frame"),
     "consistency": Metric(

@@ -18,6 +18,8 @@ from pocket import clipvae, lessonpool, lessons, peoplepool, portraits, text2ima
 from pocket.toypool import speak
 from pocket.wording import write
 
+SHIPPED = Path(__file__).resolve().parents[2] / "assets" / "pocket"
+
 SMALL = (16, 24, 32)
 CODES = ("latents_kept", "latents_b")
 
@@ -162,6 +164,22 @@ def test_the_video_recipe_goes_from_one_code_to_the_other(tmp_path: Path, monkey
     assert vae.quant_conv.bias[0] > 0.9, "the polished one ships"
     ultravico.train_everything(tmp_path / "ultravico", tmp_path / "again", True, told.append)
     assert sum("encoding" in line for line in told) == 2, "what is there is not made again"
+
+
+def test_the_shipped_video_model_is_an_ordinary_pipeline():
+    pipeline = WanPipeline.from_pretrained(SHIPPED / "ultravico")
+    pipeline.set_progress_bar_config(disable=True)
+    clip = pipeline(
+        "a red ball moving right",
+        height=32,
+        width=32,
+        num_frames=5,
+        num_inference_steps=2,
+        max_sequence_length=pipeline.tokenizer.model_max_length,
+        output_type="np",
+    ).frames
+    assert clip.shape == (1, 5, 32, 32, 3)
+    assert 0.05 < clip.std() < 0.5, "a picture, neither grey nor noise"
 
 
 def test_the_video_model_loads_and_draws(clip_shard: Path, tmp_path: Path):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 
 from engines.ultravico import attention
 from engines.ultravico.attention import agrees, best_way
-from engines.ultravico.decay import Decay, dense_attention
+from engines.ultravico.decay import Decay, compiled_flex, dense_attention, score_mod
 from engines.ultravico.stripes import Run, runs_of, striped_attention
 from tests.engines.ultravico.interpreted import assert_agrees
 
@@ -101,6 +103,51 @@ def test_flex_attention_compiled_for_this_processor():
     torch._dynamo.reset()
     found = flex_attention(q, k, v, DECAYS["bands"])
     torch.testing.assert_close(found, dense_attention(q, k, v, DECAYS["bands"]), atol=1e-5, rtol=0)
+
+
+def test_flex_attention_is_compiled_once_for_all_decays_and_once_more_for_all_lengths():
+    compiled: list[int] = []
+
+    def backend(graph: torch.fx.GraphModule, _inputs: list[torch.Tensor]) -> Any:
+        compiled.append(len(graph.graph.nodes))
+        return graph.forward
+
+    torch._dynamo.reset()
+    run = compiled_flex(backend)
+    for length in range(64, 160, 8):
+        for alpha in (0.9, 0.5):
+            q, k, v = qkv(length, heads=1)
+            decay = Decay(
+                4, length / 8, alpha, alpha / 2, length / 6, 1.0, text_tokens_end=length // 16, smooth_k=False
+            )
+            found = run(q, k, v, score_mod=score_mod(decay, length, q.device))
+            torch.testing.assert_close(found, dense_attention(q, k, v, decay), atol=1e-5, rtol=0)
+    assert len(compiled) <= 2
+
+
+@pytest.mark.parametrize(
+    "error", [subprocess.CalledProcessError(1, "cc"), OSError("no compiler"), ValueError("pointer")]
+)
+def test_a_way_that_cannot_be_built_is_passed_over(monkeypatch: pytest.MonkeyPatch, error: Exception):
+    def unbuilt(*_given: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(attention, "WAYS", {**attention.WAYS, "stripes": unbuilt})
+    attention.passes.cache_clear()
+    assert best_way("cpu", torch.float32, 64, 128).name == "chunked"
+    attention.passes.cache_clear()
+
+
+def test_no_room_for_the_test_says_nothing_about_a_way(monkeypatch: pytest.MonkeyPatch):
+    def full(*_given: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(attention, "WAYS", {**attention.WAYS, "stripes": full})
+    attention.passes.cache_clear()
+    with pytest.raises(torch.OutOfMemoryError):
+        best_way("cpu", torch.float32, 64, 128)
+    monkeypatch.undo()
+    assert best_way("cpu", torch.float32, 64, 128).name == "stripes"
 
 
 INTERPRETED = """

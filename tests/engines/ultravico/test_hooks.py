@@ -61,6 +61,20 @@ def test_the_published_models_are_reached_whole(name: str, monkeypatch: pytest.M
     assert set(seen) == {TOKENS}
 
 
+def test_added_positions_make_no_difference_to_what_is_reached():
+    """CogVideoX-2B at its published size: positions are added to its tokens instead of rotating them."""
+    with torch.device("meta"):
+        model = MODELS["cogvideox"](
+            num_attention_heads=30,
+            num_layers=30,
+            text_embed_dim=4096,
+            use_rotary_positional_embeddings=False,
+        )
+    with decayed(model, DECAY, lambda _q, _k, v, _decay: v, TOKENS) as installed:
+        forward(model, device="meta")
+    assert installed.calls == 30
+
+
 def test_wan_from_a_picture_is_reached_in_its_self_attention_alone():
     """At the published size: the picture's tokens enter by the text attention, which is another module."""
     with torch.device("meta"):

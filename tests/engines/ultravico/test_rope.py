@@ -8,6 +8,8 @@ from diffusers.models.embeddings import get_3d_rotary_pos_embed
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import get_resize_crop_region_for_grid
 
+from engines.ultravico.methods import riflex_frequency
+from engines.ultravico.presets import MODELS
 from engines.ultravico.rope import (
     LAYOUTS,
     extrapolated_frequencies,
@@ -15,6 +17,8 @@ from engines.ultravico.rope import (
     rope_frequencies,
     video_rope_table,
 )
+from engines.ultravico.spec import UltraVicoParams, validate
+from studio.errors import InvalidInput
 
 
 def test_riflex_changes_exactly_one_frequency_and_only_beyond_its_period():
@@ -83,3 +87,19 @@ def test_riflex_touches_no_spatial_channel(model: str):
     changed = video_rope_table(model, 6, 2, 3, riflex_k=2, riflex_length=90)
     at = [channel for channel in range(cos.shape[1]) if not torch.equal(sin[:, channel], changed[1][:, channel])]
     assert at == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("model", "dim", "theta"), [("pocket", 24, 1e4), ("hunyuan", 16, 256.0), ("cogvideox", 16, 1e4)]
+)
+def test_riflex_takes_the_frequency_whose_period_is_seen(model: str, dim: int, theta: float):
+    seen = UltraVicoParams(prompt="a ball", model=model)
+    assert riflex_frequency(seen, dim, theta) == MODELS[model].riflex_k, "the published one, where there is one"
+    assert riflex_frequency(seen.model_copy(update={"riflex_k": 3}), dim, theta) == 3
+    assert riflex_frequency(seen.model_copy(update={"period": 6.0}), dim, theta) == 1
+
+
+def test_a_period_may_be_given_for_riflex_alone():
+    validate(UltraVicoParams(prompt="a ball", strength="custom", period=13.0, methods=("riflex", "direct")))
+    with pytest.raises(InvalidInput, match="no beta"):
+        validate(UltraVicoParams(prompt="a ball", strength="custom", period=13.0, methods=("ultravico",)))

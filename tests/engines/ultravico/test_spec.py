@@ -184,8 +184,9 @@ def test_longer_costs_more_and_thriftier_plans_need_less():
     assert long.seconds > 4 * short.seconds
     assert long.memory_bytes > short.memory_bytes
     for model in MODELS:
-        needs = [cost.memory(job_of(params(model=model)), plan) for plan in cost.PLANS]
-        assert needs == sorted(needs, reverse=True)
+        for kind in ("cpu", "cuda"):
+            needs = [cost.memory(job_of(params(model=model)), plan, kind) for plan in cost.PLANS]
+            assert needs == sorted(needs, reverse=True)
     fast = SPEC.estimate(params(), DeviceFacts(speed=10.0)).seconds
     assert fast < SPEC.estimate(params(), DeviceFacts(speed=1.0)).seconds / 9
 
@@ -202,7 +203,7 @@ def test_what_does_not_fit_names_the_longest_that_does():
         SPEC.estimate(params(model="wan_large", ratio=8.0, width=2048, height=2048), big)
     assert caught.value.field == "ratio"
     fits = cost.longest_fitting(
-        job_of(params(model="wan_large", ratio=8.0, width=2048, height=2048)), 120 * GB * 0.92
+        job_of(params(model="wan_large", ratio=8.0, width=2048, height=2048)), 120 * GB * 0.92, "cuda"
     )
     assert str(4 * (fits - 1) + 1) in caught.value.remedy
 
@@ -212,8 +213,10 @@ def test_notes_say_how_long_and_what_is_untested():
     assert "93 frames, 5.8 s at 16 frames a second." in note
     assert "not studied" in note
     assert "nobody has reported" in SPEC.estimate(params(ratio=5.0), DeviceFacts()).note
+    assert "the model as it is" in SPEC.estimate(params(ratio=1.04), DeviceFacts()).note
     large = DeviceFacts("cuda", "Many cards", 600 * GB, 600 * GB)
     assert "Nobody" in SPEC.estimate(params(model="cogvideox_small", methods=("ultravico",)), large).note
+    assert "nobody" not in SPEC.estimate(params(model="hunyuan", ratio=5.0), large).note, "the paper does"
     assert "built in" in SPEC.estimate(params(model="hunyuan", negative_prompt="blurred"), large).note
 
 

@@ -67,5 +67,7 @@ def forward(model: nn.Module, frames: int = 6, device: str = "cpu", seed: int = 
         video["pooled_projections"] = noise(2, config.pooled_projection_dim)
     if isinstance(model, CogVideoXTransformer3DModel):
         video["hidden_states"] = video["hidden_states"].transpose(1, 2)
-        video["image_rotary_emb"] = tuple(table.to(device) for table in video_rope_table("cogvideox", frames, 3, 4))
+        if config.use_rotary_positional_embeddings:
+            tables = video_rope_table("cogvideox", frames, 3, 4)
+            video["image_rotary_emb"] = tuple(table.to(device) for table in tables)
     return model(**video).sample
