@@ -89,13 +89,12 @@ def attempt(job: Job, services: Services, bench: Bench, params: Any, estimate: E
 
 
 def attempt_within_memory(job: Job, services: Services, bench: Bench) -> None:
-    """One attempt; if memory runs out, once more with an empty cache and the next thriftier plan."""
+    """One attempt; where memory runs out, more with an empty cache and the next thriftier plans, down to the last."""
     params, estimate = plan_for(job, services, bench)
     plans = services.catalog.spec(job.engine).plans
-    chosen = plans.index(estimate.plan)
-    thriftier = plans[min(chosen + 1, len(plans) - 1)]
+    thriftier = plans[plans.index(estimate.plan) + 1 :] or plans[-1:]  # of the last once more: the cache was full
     shortage: OutOfMemory | None = None
-    for plan in (estimate.plan, thriftier):
+    for plan in (estimate.plan, *thriftier):
         shortage = _short_of_memory(lambda plan=plan: attempt(job, services, bench, params, estimate, plan), bench)  # type: ignore[misc]
         if shortage is None:
             return

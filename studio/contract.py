@@ -120,7 +120,8 @@ class Context(Protocol):
         splats: PLY bytes; table, archive, data: bytes, str or JSON-able value, a .zip as its files by name, a .ply
         as a trimesh object, a .safetensors as nested tensors and values. Provenance is embedded. Saving a name again
         replaces it. `attributes` are kept beside the file, e.g. role="method" or "baseline", method, seed.
-        `carries` names what of a PIL image's `info` goes into the file: "icc_profile", "exif".
+        `carries` names what of a PIL image's `info` goes into the file: "icc_profile", "exif". `withholds` names
+        parameters that the provenance inside the file leaves out, for files that are meant to be published.
         """
         ...
 

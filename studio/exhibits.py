@@ -43,10 +43,17 @@ def exhibits(outputs: Sequence[View]) -> Exhibits:
 
 
 def in_order(outputs: Iterable[View]) -> list[View]:
-    """Seed by seed, and within a seed by role: the input first, the method after what it is compared with."""
+    """Group by group, and within one by role: the input first, the method after what it is compared with."""
     kept = list(outputs)
-    seeds = seeds_of(kept)
-    return sorted(kept, key=lambda item: (seeds.index(seed_of(item)) if seed_of(item) in seeds else 0, _rank(item)))
+    groups = [group for group in dict.fromkeys(map(group_of, kept)) if group is not None]
+    return sorted(
+        kept, key=lambda item: (groups.index(group_of(item)) if group_of(item) in groups else 0, _rank(item))
+    )
+
+
+def group_of(item: View) -> Any:
+    """What results that are compared with one another have in common: a name the engine gives them, or the seed."""
+    return item["attributes"].get("group", seed_of(item))
 
 
 def seeds_of(items: Iterable[View]) -> list[Any]:

@@ -191,7 +191,8 @@ class JobContext:
     def save(self, name: str, kind: ArtifactKind, value: Any, **attributes: Any) -> str:
         """Encode, store and announce one result; its provenance is inside."""
         with self._owned():
-            source = provenance(self._job.engine, self._job.params, self.model_rows, self.device)
+            told = {name: v for name, v in self._job.params.items() if name not in attributes.get("withholds", ())}
+            source = provenance(self._job.engine, told, self.model_rows, self.device)
             if self.stopped_at is not None:  # these parameters alone would give another result
                 source["stopped_at"] = self.stopped_at
             data, media_type = encoders.encode(kind, value, name, source, attributes)

@@ -50,7 +50,7 @@ class Compare extends HTMLElement {
       alt: figure.querySelector("img").alt,
       label: figure.dataset.label,
       role: figure.dataset.role,
-      seed: figure.dataset.seed,
+      group: figure.dataset.group || figure.dataset.seed,  // those that are compared with one another
     }));
     if (!this.pictures.length) return;
     this.attachShadow({ mode: "open" }).adoptedStyleSheets = [controls, SHEET];
@@ -114,25 +114,25 @@ class Compare extends HTMLElement {
     return bar;
   }
 
-  /* Every picture of a job with several seeds, small, a row for each seed; a click shows it beside its baseline. */
+  /* Every picture of a job with several seeds, or photos, small, a row for each; a click shows it beside its baseline. */
   grid() {
-    if (new Set(this.pictures.map((picture) => picture.seed)).size < 2) return [];
+    if (new Set(this.pictures.map((picture) => picture.group)).size < 2) return [];
     this.thumbs = this.pictures.map((picture, index) => {
       const image = make("img", { src: picture.url, alt: "", loading: "lazy", decoding: "async" });
       const thumb = make("button", { type: "button", className: "thumb", onclick: () => this.choose(index) },
         [image, make("span", { textContent: picture.label })]);
       image.addEventListener("load", () => keepPixels(image, image.clientWidth / image.naturalWidth));
-      thumb.dataset.seed = picture.seed;
+      thumb.dataset.group = picture.group;
       return thumb;
     });
     this.wall = make("div", { className: "grid", role: "group", "aria-label": "All pictures" }, this.thumbs);
     return [this.wall];
   }
 
-  /* One picture on the right beside the baseline of its seed; a baseline on the left beside the method of its seed. */
+  /* One picture on the right beside the baseline of its group; a baseline on the left beside the method of its group. */
   choose(index) {
     const { pictures } = this, wanted = pictures[index] ?? pictures.at(-1);
-    const mates = pictures.filter((each) => each !== wanted && (each.seed === wanted.seed || !each.seed));
+    const mates = pictures.filter((each) => each !== wanted && (each.group === wanted.group || !each.group));
     const mate = (role) => mates.find((each) => each.role === role);
     const left = wanted.role === "baseline" ? wanted : mate("baseline") ?? mates[0] ?? pictures[0];
     const right = left !== wanted ? wanted : mate("method") ?? mates.at(-1) ?? wanted;

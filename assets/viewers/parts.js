@@ -55,19 +55,20 @@ export function keepPixels(media, scale) {
   media.style.imageRendering = scale * (window.devicePixelRatio || 1) >= 2 ? "pixelated" : "auto";
 }
 
-/* Puts `figures` of `host` into columns of `wall`, as many as are at least `least` pixels wide: a row for each seed if
- * there are several and a row of one fits, else rows of nearly the same length. Returns how many rows and columns. */
+/* Puts `figures` of `host` into columns of `wall`, as many as are at least `least` pixels wide: a row for each group (see
+ * studio/exhibits.py) if there are several and a row of one fits, else rows of nearly the same length. Returns how many
+ * rows and columns. */
 export function layOut(host, wall, figures, least) {
-  const seeds = new Map();
-  for (const { dataset } of figures) seeds.set(dataset.seed, (seeds.get(dataset.seed) ?? 0) + 1);
-  const fits = Math.max(1, Math.floor((host.clientWidth + 12) / least)), widest = Math.max(...seeds.values());
-  const bySeed = seeds.size > 1 && widest > 1 && widest <= fits;
-  const columns = bySeed ? widest : Math.ceil(figures.length / Math.ceil(figures.length / fits));
+  const groupOf = ({ dataset }) => dataset.group || dataset.seed, sizes = new Map();
+  for (const figure of figures) sizes.set(groupOf(figure), (sizes.get(groupOf(figure)) ?? 0) + 1);
+  const fits = Math.max(1, Math.floor((host.clientWidth + 12) / least)), widest = Math.max(...sizes.values());
+  const byGroup = sizes.size > 1 && widest > 1 && widest <= fits;
+  const columns = byGroup ? widest : Math.ceil(figures.length / Math.ceil(figures.length / fits));
   wall.style.gridTemplateColumns = `repeat(${columns}, minmax(0, 1fr))`;
-  let seed;
-  for (const { style, dataset } of figures) {
-    style.gridColumnStart = bySeed && dataset.seed !== seed ? "1" : "auto";
-    seed = dataset.seed;
+  let group;
+  for (const figure of figures) {
+    figure.style.gridColumnStart = byGroup && groupOf(figure) !== group ? "1" : "auto";
+    group = groupOf(figure);
   }
   return [Math.ceil(figures.length / columns), columns];
 }
