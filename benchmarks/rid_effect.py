@@ -16,6 +16,7 @@ weights or settings stand on lines of their own. Conditions:
     clean        the pictures as they are
     random       random signs of the whole budget
     rid          the defender, trained against both portrait models
+    rid_keep     the defender on pictures three times as large, which keep their size; the thief shrinks them
     pgd, aspl    search against the thief's own model, as it is (AdvDM) and learning meanwhile (Anti-DreamBooth)
     *_unseen     the same against the other portrait model, which has an autoencoder of its own: what the thief starts
                  from was not there when the perturbation was made
@@ -54,11 +55,12 @@ from torch import Tensor
 from benchmarks.rows import append_row, interval, read_rows
 from engines.rid import checkpoints, theft
 from engines.rid.defender import GREY_LEVELS
+from engines.rid.framing import bands, squares
 from engines.rid.identity import Recogniser, shipped
 from engines.rid.lab import sheet
 from engines.rid.levels import opened, stored, to_float, to_levels
 from engines.rid.pipeline import file_revision, load_diffusion
-from engines.rid.portrait import upright_rgb
+from engines.rid.portrait import middle, protect_levels, taken, upright_rgb
 from engines.rid.presets import JUDGE, MODELS, SURROGATES, Surrogate
 from engines.rid.purify import left
 from engines.rid.quality import structural_similarity, visibility_metrics
@@ -69,8 +71,10 @@ from studio.flags import seeds_of
 
 FIRST = 50_000_000  # seed of the first reported identity; no model has seen it
 LEARNED, HELD_OUT, DRAWN = 6, 12, 16  # pictures of an identity, and from a thief
+KEPT = "rid_keep"
+LARGER = 3  # times, pictures that keep their size
 BUDGETS = (3.0, 4.0, 6.0, 12.0, 24.0)  # grey levels: those published, and those of the pocket model
-CONDITIONS = ("none", "clean", "random", "rid", "pgd", "aspl", "rid_unseen", "pgd_unseen", "aspl_unseen")
+CONDITIONS = ("none", "clean", "random", "rid", "pgd", "aspl", "rid_keep", "rid_unseen", "pgd_unseen", "aspl_unseen")
 WITHOUT_BUDGET = ("none", "clean")
 OTHER = {
     "portraits": "portraits_b",
@@ -150,8 +154,9 @@ class Bench:
 
     def maker(self, job: Job) -> dict[str, Any]:
         """What the perturbation was made by. Raises ValueError for a defender that knows the thief's model."""
-        if job.kind == "rid":
-            return {"defender": short(file_revision(self._file(job)))}
+        if job.kind in ("rid", KEPT):
+            kept = {"larger": LARGER} if job.kind == KEPT else {}
+            return {"defender": short(file_revision(self._file(job))), **kept}
         if job.kind in ("pgd", "aspl"):
             against = short(folder_revision(self.places.assets / self._against(job)))
             way = Way("full", **self.surrogate.ways["full"])
@@ -186,7 +191,10 @@ class Bench:
 
     def posted(self, job: Job) -> Tensor:  # [LEARNED, 3, S, S] in [-1, 1], on whole grey levels
         """The pictures as they are handed over; what was searched for is found again in the cache."""
-        clean = opened(self.pictures(job.identity)[:LEARNED])
+        if job.kind == KEPT:
+            protected = [self._kept(job, photo) for photo in self.large(job.identity)]
+            return torch.stack([shrunk(photo, self.surrogate.side) for photo in protected])
+        clean = self.clean(job)
         if job.kind not in ("pgd", "aspl"):
             return self._perturbed(job, clean)
         facts = [job.identity, job.kind, job.budget, self.maker(job), digest(to_levels(clean).tolist())]
@@ -196,6 +204,26 @@ class Bench:
             save_file({"posted": to_levels(self._perturbed(job, clean)).contiguous()}, path.with_suffix(".tmp"))
             path.with_suffix(".tmp").replace(path)
         return to_float(load_file(path)["posted"])
+
+    def clean(self, job: Job) -> Tensor:  # [LEARNED, 3, S, S]
+        """What would be posted without any protection."""
+        if job.kind == KEPT:
+            return torch.stack([shrunk(photo, self.surrogate.side) for photo in self.large(job.identity)])
+        return opened(self.pictures(job.identity)[:LEARNED])
+
+    def large(self, identity: int) -> np.ndarray:  # uint8 [LEARNED, H, W, 3]
+        """The same pictures at `LARGER` times the size. Raises ValueError for a photo, of which there is one size."""
+        if self.photo is not None:
+            raise ValueError(f"{KEPT} is measured on toy people")
+        return portraits(identity, LEARNED, LARGER * self.surrogate.side)
+
+    @torch.no_grad()
+    def _kept(self, job: Job, photo: np.ndarray) -> np.ndarray:  # uint8 [H, W, 3] -> the same
+        """As `engines.rid.run` protects a photo that keeps its size."""
+        height, width = photo.shape[:2]
+        parts = squares(width, height)
+        deltas = self._defended(job, taken(Image.fromarray(photo), parts, self.surrogate.side))
+        return protect_levels(photo, bands(deltas, parts, height, width, job.budget / GREY_LEVELS))
 
     def _perturbed(self, job: Job, clean: Tensor) -> Tensor:
         return theft.perturbed(
@@ -219,12 +247,12 @@ class Bench:
         person, stream = self.pictures(job.identity), stream_of(job)
         row = {**self.key(job), "made_by": self.maker(job), "settings": self.setting(job)}
         row |= {"device": self.device}
-        row |= {"family": self._file(job).parent.name} if job.kind == "rid" else {}
+        row |= {"family": self._file(job).parent.name} if job.kind in ("rid", KEPT) else {}
         if job.condition == "none":
             drawn = theft.anybody(self.model(job.model), DRAWN, surrogate=self.surrogate, stream=stream)
             return row | self._likeness(person, None, drawn), drawn
         posted = self.posted(job)
-        row |= seen(person[:LEARNED], stored(posted)) | self._left(job, posted)
+        row |= seen(stored(self.clean(job)), stored(posted)) | self._left(job, posted)
         if job.thief == NOBODY:
             control = theft.identity(self.judge, person[LEARNED:], stored(posted))
             return row | {f"{name}_posted": control.get(name) for name in ("kept", "ism")}, None
@@ -248,7 +276,7 @@ class Bench:
         if job.purify == "none" or job.condition == "clean":
             return {}
         found = left(
-            opened(self.pictures(job.identity)[:LEARNED]).to(self.device),
+            self.clean(job).to(self.device),
             posted.to(self.device),
             job.purify,
             model=self.model(job.model),
@@ -264,10 +292,15 @@ def stream_of(job: Job) -> Callable[[str], torch.Generator]:
     return lambda purpose: torch.Generator().manual_seed(theft.seed_of(FIRST + job.identity, purpose))
 
 
-def portraits(identity: int) -> np.ndarray:  # uint8 [LEARNED + HELD_OUT, S, S, 3]
+def portraits(identity: int, count: int = LEARNED + HELD_OUT, side: int = 64) -> np.ndarray:  # uint8 [count, S, S, 3]
     """Pictures of a person, those that are posted first."""
-    shown = [people.sample(FIRST + identity, 1000 * identity + view) for view in range(LEARNED + HELD_OUT)]
-    return stored(people.render(shown).rgb.float() * 2 - 1)
+    shown = [people.sample(FIRST + identity, 1000 * identity + view) for view in range(count)]
+    return stored(people.render(shown, side).rgb.float() * 2 - 1)
+
+
+def shrunk(photo: np.ndarray, side: int) -> Tensor:  # uint8 [H, W, 3] -> [3, side, side] in [-1, 1]
+    """The middle of a photo as a thief's model takes it."""
+    return opened(np.array(middle(Image.fromarray(photo), side))[None])[0]
 
 
 def world() -> str:

@@ -38,6 +38,9 @@ PURIFICATIONS = (
     ("Redraw a little by diffusion", "diffusion"),
 )
 LIMITS = (
+    "The pocket defender is a small network that was trained on toy people, against small models. On a real photo it "
+    "shows what the method does; nobody has tried it against Stable Diffusion. For that there are the published "
+    "weights.",
     "It makes it harder to teach a model a face from these very pictures. It is no guarantee: a determined thief "
     "can try to wash the pattern out, and some ways succeed (the laboratory shows which).",
     "Pictures that are online already are not protected, and a few clean ones among many protected ones weaken "
@@ -66,7 +69,15 @@ def _widgets(spec: EngineSpec) -> Form:
     form.field("task", choices=TASKS)
     model = form.field("model", choices=[(preset.title, name) for name, preset in MODELS.items()])
     budget = form.field("budget")
-    offers(budget, ((f"{name} ({level:g})", level) for name, level in MODELS["pocket"].strengths.items()))
+    words = [
+        offers(
+            budget,
+            ((f"{word} ({level:g})", level) for word, level in preset.strengths.items()),
+            visible=name == "pocket",
+        )
+        for name, preset in MODELS.items()
+    ]
+    model.change(lambda chosen: [gr.update(visible=name == chosen) for name in MODELS], model, words, **QUIET)
     with gr.Accordion("Size and files", open=False) as files:
         form.field("framing", fold=files, choices=FRAMINGS)
         form.field("keep_exif", fold=files)
@@ -86,10 +97,15 @@ def _widgets(spec: EngineSpec) -> Form:
 
 def _kept(days: float) -> str:
     """How long photos stay here, before anything is submitted."""
-    when = f"{days:g} days after it has ended" if days else "when you delete it"
+    deleted = (
+        f"Originals and results are deleted with their job, {days:g} days after it has ended, or once its share "
+        "links are revoked."
+        if days
+        else "This server keeps originals and results until its operator removes them."
+    )
     return (
-        "<p class='hint'>Photos stay on this server and go nowhere else. Originals and results are deleted with "
-        f"their job, {escape(when)}. Place, time and camera are removed unless you keep them.</p>"
+        f"<p class='hint'>Photos stay on this server and go nowhere else. {escape(deleted)} Place, time and camera "
+        "are removed from what you download unless you keep them, and it does not name your other files.</p>"
     )
 
 

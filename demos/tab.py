@@ -47,11 +47,12 @@ def lay_out(
     panel.wire(form, controls, shown)
 
 
-def offers(field: Any, values: Iterable[tuple[str, Any]]) -> None:
+def offers(field: Any, values: Iterable[tuple[str, Any]], visible: bool = True) -> gr.Row:
     """A row of buttons, each of which fills a field: what it says, and the value."""
-    with gr.Row(elem_classes="examples"):
+    with gr.Row(elem_classes="examples", visible=visible) as row:
         for said, value in values:
             gr.Button(said, size="sm").click(lambda value=value: value, None, field, **QUIET)
+    return row
 
 
 def prompts(field: Any, texts: Iterable[str]) -> None:

@@ -26,6 +26,17 @@ from studio.errors import InvalidInput
 PUBLISHED_HEADS = 8
 PUBLISHED_NAME = re.compile(r"eps-?(\d+)_255")
 REMEDY = "Download the file again, or choose another one."
+# What reading a file raises that is no checkpoint, or was made to look like one.
+UNREADABLE = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+)
 REGISTRY = "budgets.json"  # sha256 of a checkpoint -> grey levels
 
 
@@ -150,7 +161,7 @@ def save(defender: Defender, target: Path, dtype: torch.dtype = torch.float16) -
 def _read(path: Path) -> dict[str, Tensor]:
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise InvalidInput(f"{path.name} holds something other than weights, or is damaged.", REMEDY) from error
     if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
         raise InvalidInput(f"{path.name} is no plain table of weights.", REMEDY)
@@ -161,7 +172,7 @@ def _check(weights: dict[str, Tensor], num_heads: int) -> Shape:
     """The sizes, once every key is there, none is too many, and all shapes fit."""
     try:
         shape = shape_of(weights, num_heads)
-    except ValueError as error:
+    except (ValueError, LookupError) as error:
         raise InvalidInput(f"These are not the weights of a defender ({error}).", REMEDY) from error
     with torch.device("meta"):
         wanted = Defender(shape, 1.0, folded="t_embedder.mlp.0.weight" not in weights).state_dict()
@@ -171,6 +182,15 @@ def _check(weights: dict[str, Tensor], num_heads: int) -> Shape:
         if names:
             raise InvalidInput(f"The checkpoint {what} {len(names)} of the weights, first {names[0]!r}.", REMEDY)
     return shape
+
+
+def source_of(path: Path) -> str:
+    """The hash of the published file that a converted one says it was made from; nothing where it does not."""
+    try:
+        with safe_open(path, "pt") as file:
+            return str((file.metadata() or {}).get("source", ""))
+    except (SafetensorError, OSError):
+        return ""
 
 
 def sha256_of(path: Path) -> str:

@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from engines.rid.checkpoints import PUBLISHED_HEADS, budget_of_name, convert
+from engines.rid.checkpoints import PUBLISHED_HEADS, budget_of_name, convert, sha256_of, source_of
 from engines.rid.defender import GREY_LEVELS
 from engines.rid.presets import MODELS
 from studio.errors import InvalidInput
@@ -39,6 +39,11 @@ def converted(file: Path, budget: float | None, heads: int, folder: Path) -> str
     levels = budget_of_name(file.name) * GREY_LEVELS if budget is None else budget
     known = MODELS["published"].files.get(round(levels, 6))
     target = folder / Path(known or file.name).with_suffix(".safetensors").name
+    if target.is_file() and (there := source_of(target)) != sha256_of(file):
+        raise InvalidInput(
+            f"{target} is there already, made from another file ({there[:16] or 'it does not say which'}).",
+            "Move it away first, or name another folder with --out.",
+        )
     told = convert(file, target, None if budget is None else budget / GREY_LEVELS, heads)
     return f"{target}: {told.eps * GREY_LEVELS:g} grey levels, from {told.source[:16]}"
 

@@ -10,7 +10,6 @@ import csv
 import io
 from dataclasses import asdict
 from functools import cached_property, partial
-from itertools import islice
 
 import numpy as np
 import torch
@@ -34,6 +33,7 @@ from studio.errors import InvalidInput
 
 ROLES = {"clean": "baseline", "rid": "method"}  # of all others: ablation
 COLUMNS = 4  # of a sheet
+NAMED = 5  # files that cannot be used, where too few can
 GAP = 4  # pixels between pictures of a sheet
 
 
@@ -63,14 +63,20 @@ class _Theft:
     def _pictures(self, given: list[Photo]) -> Tensor:  # [N, 3, S, S] in [-1, 1]
         """4 to 8 photos as the model takes them; further ones are not looked at. Raises InvalidInput for fewer."""
         least, most = THIEF_PHOTOS
-        usable = []
-        for file in islice(photos(given), most):
-            if isinstance(file, Refused):
-                raise InvalidInput(f"{file.name}: {file.error}", field="images")
-            usable.append(preprocess_portrait(opened(file), self.surrogate.side)[1])
+        usable, refused = [], []
+        for file in photos(given):
+            try:
+                if isinstance(file, Refused):
+                    raise file.error
+                usable.append(preprocess_portrait(opened(file), self.surrogate.side)[1])
+            except InvalidInput as error:
+                refused.append(f" {file.name}: {error}")
+            if len(usable) == most:
+                break
         if len(usable) < least:
             raise InvalidInput(
-                f"A thief needs at least {least} pictures of one person; here are {len(usable)}.",
+                f"A thief needs at least {least} pictures of one person; {len(usable)} can be used."
+                + "".join(refused[:NAMED]),
                 "Add some more of the same person.",
                 field="images",
             )

@@ -35,6 +35,9 @@ from studio.errors import InvalidInput
 BATCH = {"cpu": 4, "cuda": 16}  # squares that go through the network at once
 GROUP_PIXELS = 16_000_000  # of photos that are held at once: with so many, no more are opened
 REPORT = "report.csv"
+WITHHELD = ("images",)  # what a picture that is posted does not tell: the names of all files it was handed over with
+NAMED = 5  # files that could not be used and are named on the page; all are in the report
+NAME_BYTES = 180  # of a result's name: with an ending, folders take 255
 TABLE = 12  # photos up to which the numbers of each stand on the page; those of more are in the report
 
 
@@ -132,19 +135,20 @@ def _finish(ctx: Context, params: RidParams, photo: Ready, deltas: Tensor, of: i
     """
     # The network saw it over white; what is stored is not.
     see_through = params.framing == "keep" and photo.image.mode == "RGBA"
-    stored = photo.image.convert("RGB") if see_through else photo.seen
-    original = np.asarray(stored)
+    original = np.asarray(photo.image.convert("RGB") if see_through else photo.seen)
     height, width = original.shape[:2]
     protected = protect_levels(original, bands(deltas, photo.parts, height, width, params.budget / GREY_LEVELS))
     numbers = measured(original, protected)
-    result = _with_what_it_carried(protected, photo.image, params)
+    colours: tuple[str, ...] = ("icc_profile",)
+    result = _like(photo.image, protected, params, (*colours, "exif") if params.keep_exif else colours)
     file, whose = f"{photo.name}.png", "" if of == 1 else f"{photo.source}: "
 
     def save(name: str, value: Any, role: str, method: str, title: str, **more: Any) -> None:
         facts = {"role": role, "method": method, "title": f"{whose}{title}", "seed": params.seed, **more}
-        ctx.save(name, "image", value, **facts)
+        ctx.save(name, "image", value, group=photo.name, withholds=WITHHELD, **facts)
 
-    save(f"{photo.name}-original.png", original, "baseline", "original", "original")
+    before = _like(photo.image, original, params, colours)
+    save(f"{photo.name}-original.png", before, "baseline", "original", "original", carries=list(before.info))
     save(file, result, "method", "rid", "protected", carries=list(result.info))
     if params.differences:
         shown = amplified(original, protected, params.budget)
@@ -155,13 +159,12 @@ def _finish(ctx: Context, params: RidParams, photo: Ready, deltas: Tensor, of: i
     return {"file": photo.source, "state": "protected", "result": file, "budget": params.budget, **numbers}
 
 
-def _with_what_it_carried(protected: np.ndarray, source: Image.Image, params: RidParams) -> Image.Image:
-    """The picture with the transparency and the colour profile of its source, and on request with its EXIF."""
-    image = Image.fromarray(protected)
+def _like(source: Image.Image, pixels: np.ndarray, params: RidParams, carried: tuple[str, ...]) -> Image.Image:
+    """A picture with the transparency of its source, and what of its `info` is `carried`."""
+    image = Image.fromarray(pixels)
     if params.framing == "keep" and source.mode == "RGBA":
         image.putalpha(source.getchannel("A"))
-    wanted = ("icc_profile", "exif") if params.keep_exif else ("icc_profile",)
-    image.info = {name: source.info[name] for name in wanted if source.info.get(name)}
+    image.info = {name: source.info[name] for name in carried if source.info.get(name)}
     return image
 
 
@@ -181,8 +184,16 @@ def _report(ctx: Context, params: RidParams, rows: list[dict[str, Any]], revisio
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows({**row, "checkpoint": revision} for row in rows)
-    ctx.save(REPORT, "table", text.getvalue())
-    ctx.metrics("", protected=len(done), refused=len(rows) - len(done))
+    refused = [f"{row['file']}: {row['why']}" for row in rows if row["state"] == "refused"]
+    told = {"notice": refusals(refused, len(rows))} if refused else {}
+    ctx.save(REPORT, "table", text.getvalue(), **told)
+    ctx.metrics("", protected=len(done), refused=len(refused))
+
+
+def refusals(refused: list[str], of: int) -> str:
+    """What is said of files that could not be used, above the others."""
+    more = f" And {len(refused) - NAMED} more, see {REPORT}." if len(refused) > NAMED else ""
+    return f"{len(refused)} of {of} files could not be used. {' '.join(refused[:NAMED])}{more}"
 
 
 def free_names(names: list[str]) -> list[str]:
@@ -190,11 +201,12 @@ def free_names(names: list[str]) -> list[str]:
     taken_names: set[str] = set()
     free = []
     for name in names:
-        stem = PurePath(PurePath(name.replace("\\", "/")).name).stem[:120] or "photo"
+        stem = PurePath(PurePath(name.replace("\\", "/")).name).stem or "photo"
         safe = (
             "".join(letter if letter.isalnum() or letter in "-_. ()" else "_" for letter in stem).strip(" .")
             or "photo"
         )
+        safe = safe.encode()[:NAME_BYTES].decode(errors="ignore")
         number, candidate = 1, safe
         while taken_names & results_of(candidate):
             number += 1

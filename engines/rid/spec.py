@@ -17,7 +17,7 @@ from studio.errors import InvalidInput
 __all__ = ["CONDITIONS", "MODELS", "SPEC", "RidParams"]
 
 Condition = Literal["clean", "rid", "random", "pgd", "aspl"]
-MOST_FILES = 500
+MOST_FILES = 2000
 THIEF_PHOTOS = (4, 8)  # how many pictures of a person a thief needs, and uses at most
 SQUARES = 3  # of a typical photo, which is no square: one in the middle, one on either side
 START = 2.0  # seconds before anything is computed: counted as work, so that speeds of short runs hold for long ones
@@ -53,7 +53,8 @@ class RidParams(Params):
     model: Literal["pocket", "published"] = Field(
         "pocket",
         title="Model",
-        description="The pocket defender ships with Atelier; the published one is a download.",
+        description="The pocket defender ships with Atelier: small, and trained on toy people. The published one, "
+        "for Stable Diffusion, is a download.",
     )
     budget: int = Field(  # whole, since grey levels are: 3.6 would have to become 4, and more than was asked for
         12,
@@ -125,6 +126,13 @@ def validate(params: RidParams) -> None:
 
 
 def _check_thief(params: RidParams) -> None:
+    least, _ = THIEF_PHOTOS
+    if len(params.images) < least and not _zipped(params):
+        raise InvalidInput(
+            f"A thief needs at least {least} pictures of one person; here are {len(params.images)}.",
+            "Add some more of the same person.",
+            field="images",
+        )
     if not params.conditions:
         raise InvalidInput("The thief gets nothing to learn from.", "Choose at least one.", field="conditions")
     if len(set(params.conditions)) < len(params.conditions):
@@ -162,9 +170,12 @@ def estimate(params: RidParams, facts: DeviceFacts) -> Estimate:
             "Choose the pocket model.",
             field="model",
         )
-    zipped = any(file.name.lower().endswith(".zip") for file in params.images)
-    note = "Archives are counted as one photo each: it may take longer." if zipped else ""
+    note = "Archives are counted as one photo each: it may take longer." if _zipped(params) else ""
     return Estimate(work / rate, int(memory), work, note=note)
+
+
+def _zipped(params: RidParams) -> bool:
+    return any(file.name.lower().endswith(".zip") for file in params.images)
 
 
 def model_key(params: RidParams) -> str:
@@ -174,7 +185,8 @@ def model_key(params: RidParams) -> str:
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    f"{name} ({level:g} grey levels)": {"budget": level} for name, level in MODELS["pocket"].strengths.items()
+    f"{name} ({level:g} grey levels)": {"model": "pocket", "budget": level}
+    for name, level in MODELS["pocket"].strengths.items()
 }
 PRESETS["As published, 512 px crop"] = {"model": "published", "budget": 6.0, "framing": "crop"}
 
@@ -211,10 +223,10 @@ METRICS = {
 SPEC = EngineSpec(
     name="rid",
     title="RID",
-    tagline="Portraits that look the same and that a thief's model cannot learn a face from.",
+    tagline="Portraits that look nearly the same and that a thief's model learns a face from less well.",
     summary="A diffusion model personalised on a few photos of somebody draws that person in any scene. RID adds a "
     "faint pattern to photos before they are posted, found by one pass of a network instead of minutes of search for "
-    "each picture; a model personalised on such photos draws other or broken faces.",
+    "each picture; a model personalised on such photos draws a face that is less like theirs.",
     paper=Paper(
         "Real-time Identity Defenses against Malicious Personalization of Diffusion Models",
         "Hanzhong Guo et al.",

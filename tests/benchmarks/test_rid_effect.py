@@ -51,9 +51,11 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
     )
 
 
-def drawn_people(identity: int) -> np.ndarray:
-    count = rid_effect.LEARNED + rid_effect.HELD_OUT
-    return np.stack([np.asarray(picture(1000 * identity + view, SIDE, SIDE)) for view in range(count)])
+def drawn_people(
+    identity: int, count: int = rid_effect.LEARNED + rid_effect.HELD_OUT, side: int = SIDE
+) -> np.ndarray:
+    shown = (picture(1000 * identity + view, SIDE, SIDE).resize((side, side)) for view in range(count))
+    return np.stack([np.asarray(each) for each in shown])
 
 
 def bench(places: Places, steps: int = 1) -> Bench:
@@ -173,10 +175,8 @@ def test_a_photograph_stands_for_a_person(places: Places, tmp_path: Path):
         assert page.width == 11 * (SIDE + 4) - 4
 
 
-def test_toy_people_are_drawn_anew_for_every_identity(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(rid_effect, "LEARNED", 1)
-    monkeypatch.setattr(rid_effect, "HELD_OUT", 1)
-    one, other = rid_effect.portraits(0), rid_effect.portraits(1)
+def test_toy_people_are_drawn_anew_for_every_identity():
+    one, other = rid_effect.portraits(0, 2), rid_effect.portraits(1, 2)
     assert one.shape == (2, 64, 64, 3)
     assert np.abs(one.astype(int) - other).mean() > 5
     assert rid_effect.world() == rid_effect.world()

@@ -76,6 +76,17 @@ def test_damaged_files_are_refused(published: Path, tmp_path: Path):
         load(disguised)
 
 
+def test_what_is_made_to_look_like_weights_is_refused(tmp_path: Path):
+    crafted = tmp_path / "ASDS-eps-12_255.bin"
+    crafted.write_bytes(b"\x80\x02h\x05.")  # asks for what was never stored
+    with pytest.raises(InvalidInput, match="damaged"):
+        load(crafted)
+    state = trained().float().state_dict()
+    torch.save(state | {"pos_embed": torch.zeros(3)}, crafted)
+    with pytest.raises(InvalidInput, match="not the weights of a defender"):
+        load(crafted)
+
+
 def test_the_budget_must_be_known():
     assert budget_of_name("ASDS-onlysds-eps12_255.bin") == 12 / 255
     with pytest.raises(InvalidInput, match="which budget"):

@@ -54,3 +54,15 @@ def test_a_file_of_another_budget_is_not_lent(tmp_path: Path):
         with locate("pocket", 24, None).lend(FakeContext()):
             pass
     assert caught.value.remedy
+
+
+def test_another_file_is_not_written_over(tmp_path: Path, capsys):
+    """An ablation has the budget of the whole method in its name, and would be found as it."""
+    file = written(tmp_path, "ASDS-eps-12_255.bin")
+    assert main([str(file), "--heads", "2"]) == 0
+    assert main([str(file), "--heads", "2"]) == 0, "the same again is no other"
+    kept = (tmp_path / "ASDS-eps-12_255.safetensors").read_bytes()
+    torch.save(loud_defender(6, folded=False, seed=1).state_dict(), tmp_path / "ASDS-onlyreg-eps12_255.bin")
+    assert main([str(tmp_path / "ASDS-onlyreg-eps12_255.bin"), "--heads", "2"]) == 2
+    assert "made from another file" in capsys.readouterr().err
+    assert (tmp_path / "ASDS-eps-12_255.safetensors").read_bytes() == kept

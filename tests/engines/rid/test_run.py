@@ -52,6 +52,9 @@ def test_every_photo_keeps_name_and_size_and_stays_within_the_budget(budget: int
         assert ctx.numbers[f"{name}.png"]["max_change"] == change.max()
     assert np.array_equal(pixels(ctx, "a-original.png"), np.asarray(picture(1)))
     assert [row["state"] for row in report(ctx)] == ["protected"] * 3
+    assert "notice" not in ctx.attributes["report.csv"]
+    assert {ctx.attributes[f"b{part}.png"]["group"] for part in ("", "-original", "-difference")} == {"b"}
+    assert all("images" in told["withholds"] for told in ctx.attributes.values() if told["kind"] == "image")
     assert ctx.reports[-1][:2] == (3, 3)
 
 
@@ -111,6 +114,10 @@ def test_every_file_that_cannot_be_used_says_why_beside_the_others():
     rows = report(ctx)
     assert [row["state"] == "refused" for row in rows] == [bool(said) for _, said in files.values()]
     assert all(said in row["why"] for row, (_, said) in zip(rows, files.values(), strict=True))
+    assert ctx.attributes["report.csv"]["notice"].startswith(
+        f"{len(rows) - 4} of {len(rows)} files could not be used. "
+    )
+    assert "And 2 more, see report.csv." in ctx.attributes["report.csv"]["notice"]
     assert [row["result"] for row in rows if row["result"]] == ["turned.png", "clear.png", "ink.png", "me.png"]
     assert image(ctx, "turned.png").size == (32, 40)
     assert image(ctx, "clear.png").mode == "RGBA"
@@ -173,8 +180,11 @@ def test_transparency_and_profile_stay_and_camera_data_only_on_request():
             {"a.png": encoded(shown, "PNG", icc_profile=profile, exif=exif)}, keep_exif=keep, differences=False
         )
         run(ctx, params)
-        made = image(ctx, "a.png")
-        assert made.mode == "RGBA"
+        made, before = image(ctx, "a.png"), image(ctx, "a-original.png")
+        assert before.mode == made.mode == "RGBA"
+        assert before.info["icc_profile"] == profile, "both sides of the divider have the same colours"
+        assert before.getchannel("A").tobytes() == made.getchannel("A").tobytes()
+        assert not before.getexif()
         assert made.getchannel("A").tobytes() == shown.transpose(Image.Transpose.ROTATE_180).getchannel("A").tobytes()
         assert made.info["icc_profile"] == profile
         assert (made.getexif().get(0x010F) == "a camera") == keep
@@ -216,6 +226,9 @@ def test_names_are_free_safe_and_kept():
         "b-difference",
         "b-2",
     ], "no result of one photo is called as one of another"
+    (long,) = free_names(["写" * 200 + ".png"])
+    assert len(f"{long}-difference.png".encode()) < 255, "folders take no longer names"
+    assert long == "写" * 60
 
 
 def test_half_transparent_colours_stay_within_the_budget():

@@ -14,7 +14,8 @@ PHOTO = FileRef(sha256="0" * 64, name="a.png")
 
 
 def params(**values) -> RidParams:
-    return RidParams(**{"images": (PHOTO,)} | values)
+    photos = (PHOTO,) * (4 if values.get("task") == "thief" else 1)
+    return RidParams(**{"images": photos} | values)
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,7 @@ def params(**values) -> RidParams:
         ({"images": ()}, "images"),
         ({"images": (PHOTO,) * (MOST_FILES + 1)}, "images"),
         ({"model": "published", "budget": 7}, "budget"),
+        ({"task": "thief", "images": (PHOTO,) * 3}, "images"),
         ({"task": "thief", "conditions": ()}, "conditions"),
         ({"task": "thief", "conditions": ("clean", "clean")}, "conditions"),
         ({"task": "thief", "conditions": ("rid", "random")}, "conditions"),
