@@ -171,7 +171,7 @@ def nerf_config(params: ProlificDreamerParams, plan: str) -> NerfConfig:
         volume=field_config(params),
         render=render_config(params, plan),
         cameras=cameras_of(params, "nerf"),
-        **{name: knots(getattr(params, name)) for name in names},
+        **{name: knots(getattr(params, name), n) for name in names},
     )
 
 

@@ -6,6 +6,7 @@ distillation sampling, the baseline. Knows neither fields nor cameras beyond the
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -109,6 +110,8 @@ class Distiller:
         """w(t) (eps_pre - eps_phi) for latents x0 [B, C, h, w]; without views no side is told."""
         g, teacher = self.guidance, self.teacher
         low, high = g.times.bounds(step, len(teacher.alphas_cumprod))
+        high = min(high, len(teacher.alphas_cumprod) - 1)  # a largest time of 1 is the last there is
+        low = min(low, high)
         generator = streams.at("push", step)
         t = torch.randint(low, high + 1, (len(x0),), generator=generator).to(x0.device)
         noise = torch.randn(x0.shape, generator=generator).to(x0)
@@ -131,7 +134,14 @@ class Distiller:
             weighting=g.weighting,
             clip=g.clip,
         )
-        return Push(gradient, (low, high), float(gradient.flatten(1).norm(dim=1).mean()))
+        # Equation 9 lets nothing through that is no number; that a network said so must be told all the same.
+        sound = all(bool(torch.isfinite(said).all()) for said in (uncond, cond, predicted))
+        norm = float(gradient.flatten(1).norm(dim=1).mean()) if sound else math.nan
+        return Push(gradient, (low, high), norm)
+
+    def healthy(self) -> bool:
+        """Whether every number of phi is one."""
+        return self.estimator is None or all(bool(torch.isfinite(w).all()) for w in self.estimator.parameters)
 
     def _teach(self, x_t: Tensor, t: Tensor, views: Views | None) -> tuple[Tensor, Tensor]:
         """Two predictions whose guided combination is eps_pre."""
@@ -271,6 +281,10 @@ def load_optimiser(optimiser: torch.optim.Optimizer, state: dict[str, dict[str, 
     known = optimiser.state_dict()
     known["state"] = {int(index): _copied(moments) for index, moments in state.items()}
     optimiser.load_state_dict(known)
+    for weight, moments in optimiser.state.items():
+        for name, value in moments.items():  # a fused optimiser walks through memory: all must lie as the weight does
+            if value.shape == weight.shape:
+                moments[name] = torch.empty_like(weight).copy_(value)
 
 
 def _copied(moments: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -53,10 +53,11 @@ class Exhibition:
         self.caster = RayCaster()
 
     def views(self, count: int, *, start: float = 0.0) -> Views:
-        """Around the object at the middle of the training cameras, far enough to see all of it."""
+        """At the middle of the training cameras: around an object far enough to see all of it, within a scene."""
         p = self.params
         theta = sum(p.theta) / 2 if p.theta[0] > 30 else 60.0  # 60 degrees is published
-        radius = max(sum(p.radius) / 2, 1.8 * p.bound)
+        middle = sum(p.radius) / 2
+        radius = middle if p.start == "scene" else max(middle, 1.8 * p.bound)
         made = turntable(count, radius=radius, theta_deg=theta, fovy=sum(p.fovy) / 2, start_deg=start)
         return made.to(self.ctx.device)
 

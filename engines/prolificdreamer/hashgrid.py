@@ -28,7 +28,7 @@ def hash_grid_layout(
 ) -> tuple[Tensor, float]:  # int32 [L + 1], growth of the resolution from level to level
     """Where each level's rows begin in the table, and the growth b. Rows are a multiple of 8."""
     growth = 2.0 if per_level_scale is None else per_level_scale
-    if desired_resolution is not None:
+    if desired_resolution is not None and num_levels > 1:
         growth = 2 ** (math.log2(desired_resolution / base_resolution) / (num_levels - 1))
     offsets = [0]
     for level in range(num_levels):

@@ -129,7 +129,7 @@ class ObjectWork(MethodWork):
                 carried.fields = stage.state()["particles"]  # there is something to keep
                 raise
             if "training" in self.params.formats:
-                state = {"steps": stage.steps, "stage": stage.state(), "field": field_state(self.params)}
+                state = {"steps": diary.done, "stage": stage.state(), "field": field_state(self.params)}
                 name = f"{self.name(method)}-training.safetensors"
                 self.ctx.save(name, "data", state, **self.about(method) | {"role": ""})
         carried.fields = stage.state()["particles"]
@@ -196,6 +196,10 @@ class ObjectWork(MethodWork):
                 field="threshold",
             )
         source = self._field(carried, particle)
+        if str(particle) not in carried.surfaces:  # what is coloured is kept: colours change the field it came from
+            verts, faces = surface.verts.cpu(), surface.faces.cpu()
+            carried.surfaces[str(particle)] = {"verts": verts, "faces": faces, "threshold": surface.threshold}
+            carried.notes[str(particle)] = surface.note
         streams = self.streams.under("texture", particle)
         with self.distiller(method, "texture", teacher, particle) as distiller:
             stage = TextureStage(texture_config(self.params), surface, source, distiller, self.rasteriser, streams)
@@ -245,8 +249,6 @@ class ObjectWork(MethodWork):
 def field_state(params: ProlificDreamerParams) -> dict[str, Any]:
     """What has to be equal for a training file to fit."""
     config = field_config(params)
-    names = ("bound", "levels", "features", "base", "finest", "log2_table", "hidden", "start", "background")
-    return {name: getattr(config, name) for name in names} | {
-        "particles": params.particles,
-        "estimator": params.estimator,
-    }
+    shape = ("bound", "levels", "features", "base", "finest", "log2_table", "hidden", "start", "background")
+    meaning = ("model", "particles", "estimator", "rank", "occupancy", "blob_scale", "blob_radius", "interpolation")
+    return {name: getattr(config, name) for name in shape} | {name: getattr(params, name) for name in meaning}

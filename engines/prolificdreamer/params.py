@@ -326,10 +326,10 @@ class ProlificDreamerParams(Params):
         return with_settings(values, MODELS)
 
 
-def knots(schedule: Schedule) -> float | tuple[float, ...]:
-    """A schedule as `schedules.scheduled_value` wants it: steps are whole numbers."""
+def knots(schedule: Schedule, times: int = 1) -> float | tuple[float, ...]:
+    """A schedule as `schedules.scheduled_value` wants it: steps are whole numbers, here `times` as many."""
     if len(schedule) == 1:
         return schedule[0]
     first = 2 if len(schedule) == 3 else 3
     steps = {*range(first, len(schedule), 2)} | (set() if len(schedule) == 3 else {0})
-    return tuple(round(value) if index in steps else value for index, value in enumerate(schedule))
+    return tuple(times * round(value) if index in steps else value for index, value in enumerate(schedule))

@@ -158,8 +158,9 @@ class NerfStage:
         return torch.stack([x for x, _ in picked]), joined([v for _, v in picked])
 
     def healthy(self) -> bool:
-        """Whether every number of the particles is one."""
-        return all_finite(w for particle in self.particles for w in particle.parameters())
+        """Whether every number of the particles and of phi is one."""
+        weights = (w for particle in self.particles for w in particle.parameters())
+        return all_finite(weights) and self.distiller.healthy()
 
     def state(self) -> dict[str, Any]:
         """Everything that following steps depend on; random numbers follow from the step."""

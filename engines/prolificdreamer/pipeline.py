@@ -40,7 +40,10 @@ def lend_teacher(ctx: Context, weights: Weights[Source], wording: Wording) -> It
     dtype = precision(weights.source, ctx.device)
     with weights.lend(ctx, "unet", "vae", dtype=dtype) as parts, frozen(parts["unet"], parts["vae"]):
         unet = parts["unet"].to(memory_format=torch.channels_last)  # a processor convolves a quarter faster so
-        yield Teacher(unet, parts["vae"], weights.config("scheduler"), texts)
+        try:
+            yield Teacher(unet, parts["vae"], weights.config("scheduler"), texts)
+        finally:  # others borrow the same network, and sums in another order round otherwise
+            unet.to(memory_format=torch.contiguous_format)
 
 
 @contextmanager

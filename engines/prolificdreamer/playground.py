@@ -75,8 +75,8 @@ class PlaygroundStage:
         return self.distiller.teacher.decode(self.latents.detach())
 
     def healthy(self) -> bool:
-        """Whether every number of the particles is one."""
-        return bool(torch.isfinite(self.latents).all())
+        """Whether every number of the particles and of phi is one."""
+        return bool(torch.isfinite(self.latents).all()) and self.distiller.healthy()
 
     def state(self) -> dict[str, Any]:
         """Everything that following steps depend on."""

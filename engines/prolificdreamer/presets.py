@@ -120,7 +120,7 @@ SD15 = ModelPreset(
     teacher=Source(
         "Stable Diffusion 1.5",
         "stable-diffusion-v1-5/stable-diffusion-v1-5",
-        "main",
+        "451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
         (("runwayml/stable-diffusion-v1-5", "main"),),
         "CreativeML Open RAIL-M",
         "4.3 GB",

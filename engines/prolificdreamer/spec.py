@@ -6,6 +6,7 @@ Paper: "ProlificDreamer: High-Fidelity and Diverse Text-to-3D Generation with Va
 
 from __future__ import annotations
 
+import math
 from typing import Any, get_args
 
 from engines.prolificdreamer import estimate as cost
@@ -24,6 +25,9 @@ RANGES = {"radius": (0.05, 100.0), "fovy": (1.0, 170.0), "theta": (0.0, 180.0), 
 
 def validate(params: ProlificDreamerParams) -> None:
     """Raise InvalidInput, with the field and what to do, for a run that cannot work."""
+    for name, value in params:
+        if isinstance(value, tuple) and any(isinstance(x, float) and not math.isfinite(x) for x in value):
+            raise _refuse("Not all of these are numbers.", "Give numbers only.", name)
     if params.task != "toy":
         check_prompt(params.prompt, "prompt", needed=True)
         check_prompt(params.negative_prompt, "negative_prompt", needed=False)
@@ -62,15 +66,16 @@ def _check_methods(params: ProlificDreamerParams) -> None:
 
 
 def _check_words(params: ProlificDreamerParams) -> None:
-    """A model with a word list must know something of the prompt."""
+    """A model with a word list must know what it is told."""
     teacher = MODELS[params.model].teacher
     known = vocabulary(teacher)
-    strange = unknown_words(params.prompt, teacher)
-    if known is not None and strange:
-        shown = ", ".join(sorted(word for word in known if word.isalpha()))
-        raise _refuse(
-            f"The {teacher.title.lower()} does not know: {', '.join(strange)}.", f"It knows: {shown}.", "prompt"
-        )
+    for field in ("prompt", "negative_prompt", "scene"):
+        strange = unknown_words(getattr(params, field) or "", teacher)
+        if known is not None and strange:
+            shown = ", ".join(sorted(word for word in known if word.isalpha()))
+            raise _refuse(
+                f"The {teacher.title.lower()} does not know: {', '.join(strange)}.", f"It knows: {shown}.", field
+            )
 
 
 def _check_times(params: ProlificDreamerParams) -> None:
@@ -149,7 +154,7 @@ def _check_object(params: ProlificDreamerParams) -> None:
         raise _refuse("The later stages need a field.", "Choose the field too.", "stages")
     if len(set(params.stages)) < len(params.stages):
         raise _refuse("A stage is chosen twice.", "Name each stage once.", "stages")
-    if params.start == "scene" and len(params.stages) > 1:
+    if params.start != "object" and len(params.stages) > 1:
         raise _refuse(
             "A scene has no surface that could be refined: cameras stand inside it.",
             "Choose the field alone, or start as an object.",

@@ -100,8 +100,8 @@ class TextureStage:
         return self.particle(points)[1]
 
     def healthy(self) -> bool:
-        """Whether every number of the field is one."""
-        return all(bool(torch.isfinite(w).all()) for w in self.particle.parameters())
+        """Whether every number of the field and of phi is one."""
+        return all(bool(torch.isfinite(w).all()) for w in self.particle.parameters()) and self.distiller.healthy()
 
     def state(self) -> dict[str, Any]:
         """Everything that following steps depend on."""

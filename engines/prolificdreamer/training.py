@@ -51,9 +51,11 @@ class Diary:
     stride: int = 1
     rollbacks: int = 0
     notes: list[str] = field(default_factory=list)
+    done: int = 0  # steps
 
     def write(self, index: int, told: dict[str, float]) -> None:
-        """Keep every `stride`-th row."""
+        """Count the step, and keep every `stride`-th row."""
+        self.done = index + 1
         if index % self.stride == 0:
             self.rows.append({"step": float(index), **told})
         if len(self.rows) > KEPT_ROWS:
@@ -67,12 +69,14 @@ class Diary:
             "stride": self.stride,
             "rollbacks": self.rollbacks,
             "notes": list(self.notes),
+            "done": self.done,
         }
 
     @classmethod
     def restored(cls, state: dict[str, Any]) -> Diary:
         """From what `state` gave."""
-        return cls(list(state["rows"]), int(state["stride"]), int(state["rollbacks"]), list(state["notes"]))
+        told = list(state["rows"]), int(state["stride"]), int(state["rollbacks"]), list(state["notes"])
+        return cls(*told, int(state.get("done", 0)))
 
 
 @dataclass(frozen=True)
@@ -154,6 +158,7 @@ def _roll_back(stage: Stage, good: tuple[int, dict[str, Any]], index: int, diary
     pace = stage.pace / 2
     stage.load(good[1])
     stage.pace = min(pace, stage.pace / 2)
+    diary.done = good[0]
     diary.rows = [row for row in diary.rows if row["step"] < good[0]]
     diary.notes.append(
         f"Step {index} gave no numbers; went back to step {good[0]} and on at {stage.pace:g} times the rates."

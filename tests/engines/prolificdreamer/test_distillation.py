@@ -25,6 +25,22 @@ def pictures(seed: int = 0) -> dict[str, Tensor]:
     return {text: torch.rand(3, 3, 8, 8, generator=draw) for text in WORDING.all if text}
 
 
+def test_the_largest_time_is_the_last_of_the_schedule():
+    teacher, x0 = tiny.ExactTeacher(pictures()), torch.zeros(64, 3, 8, 8)
+    times = TimeRange(t_max=1.0, t_max_late=1.0, anneal_step=10)
+    push = Distiller(teacher, None, WORDING, Guidance("sds", times=times)).push(x0, None, 0, tiny.streams())
+    assert push.times == (20, 999)
+
+
+def test_a_teacher_without_numbers_is_told(monkeypatch: pytest.MonkeyPatch):
+    distiller = Distiller(tiny.ExactTeacher(pictures()), None, WORDING, Guidance("sds"))
+    nothing = torch.full((1, 3, 8, 8), math.nan)
+    monkeypatch.setattr(distiller, "_teach", lambda *_given: (nothing, nothing))
+    push = distiller.push(torch.zeros(1, 3, 8, 8), None, 0, tiny.streams())
+    assert math.isnan(push.norm)
+    assert distiller.healthy()
+
+
 def test_at_the_truth_there_is_no_push():
     """One particle on the only picture there is: teacher and phi agree, and the noise agrees with both."""
     only = torch.rand(1, 3, 8, 8, generator=tiny.generator(1))

@@ -36,6 +36,12 @@ def test_gradients_are_exact(interpolation: str):
     assert torch.autograd.gradcheck(encode, (x, table))
 
 
+def test_one_level_is_a_grid_of_the_base_resolution():
+    offsets, growth = hash_grid_layout(1, 4, 2048, 10)
+    assert offsets.tolist() == [0, 128]
+    assert growth > 0
+
+
 def test_outside_is_nothing():
     offsets, growth = hash_grid_layout(2, 4, 8, 10)
     table = torch.ones(int(offsets[-1]), 2, requires_grad=True)

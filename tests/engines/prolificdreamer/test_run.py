@@ -15,6 +15,7 @@ from PIL import Image
 
 from engines.prolificdreamer.params import ProlificDreamerParams
 from engines.prolificdreamer.run import run
+from studio import bundle
 from studio.contract import FileRef
 from studio.errors import Cancelled, InvalidInput, WeightsMissing
 from tests.engines.fake_context import Crash, FakeContext
@@ -95,6 +96,7 @@ def test_phi_is_trained_for_vsd_alone(small: Path):
     # The teacher comes back as it was.
     parameters = [p for key, part in ctx.models.loaded.items() if key.component == "unet" for p in part.parameters()]
     assert all(p.grad is None and p.requires_grad for p in parameters)
+    assert all(p.is_contiguous() for p in parameters), "sums in another order would give others other bytes"
 
 
 @pytest.mark.parametrize("estimator", ["lora", "small"])
@@ -127,6 +129,21 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(small: Path):
         run(following, wanted)
         assert following.files == whole.files
         assert following.numbers == whole.numbers
+
+
+@pytest.mark.parametrize("estimator", ["copy", "lora", "small"])
+def test_a_run_killed_within_a_stage_goes_on_and_gives_the_same_bytes(small: Path, estimator: str):
+    """Moments come back from a file in another order in memory than those of a network with channels last."""
+    wanted = params(methods=("vsd",), formats=("field",), estimator=estimator)
+    whole = made(wanted)
+    ctx = FakeContext(models=whole.models, crash_at=4)
+    with pytest.raises(Crash):
+        run(ctx, wanted)
+    assert ctx.newest is not None
+    assert ctx.newest[0] == 2
+    following = ctx.again()
+    run(following, wanted)
+    assert following.files == whole.files
 
 
 def test_a_cancelled_run_keeps_what_it_has(small: Path):
@@ -165,6 +182,30 @@ def test_more_steps_go_on_from_a_training_file(small: Path):
         with pytest.raises(InvalidInput) as caught:
             run(refused, short.model_copy(update={"start_from": FileRef(sha256=TRAINING), **changes}))
         assert caught.value.field == field
+
+
+def test_a_training_file_of_a_stopped_run_says_how_far_it_came(small: Path):
+    ctx = made(params(methods=("vsd",), formats=("field", "training")), enough_at=3)
+    kept = bundle.unpack(ctx.files["vsd-7-training.safetensors"])
+    assert kept["steps"] == 2
+    following = FakeContext(models=ctx.models)
+    following.uploads = {TRAINING: ctx.files["vsd-7-training.safetensors"]}
+    run(following, params(methods=("vsd",), formats=("field",), start_from=FileRef(sha256=TRAINING)))
+    whole = made(params(methods=("vsd",), formats=("field",)))
+    assert following.files["vsd-7-field.safetensors"] == whole.files["vsd-7-field.safetensors"]
+    for changes in ({"occupancy": 16}, {"interpolation": "linear"}, {"blob_scale": 5.0}):
+        refused = FakeContext(models=ctx.models)
+        refused.uploads = following.uploads
+        with pytest.raises(InvalidInput, match="other sizes"):
+            run(refused, params(methods=("vsd",), start_from=FileRef(sha256=TRAINING), **changes))
+
+
+def test_colouring_does_not_change_the_surface_it_colours(small: Path):
+    places = []
+    for steps in (1, 4):
+        ctx = made(params(methods=("vsd",), stages=("nerf", "texture"), formats=("ply",), texture_iterations=steps))
+        places.append(trimesh.load(io.BytesIO(ctx.files["vsd-7.ply"]), file_type="ply").vertices)
+    assert np.array_equal(*places)
 
 
 def test_a_surface_that_is_too_thin_is_found_at_a_lower_density(small: Path):
