@@ -22,6 +22,7 @@ TABS = {
     "text2image": "demos.text2image",
     "prolificdreamer": "demos.prolificdreamer",
     "ultravico": "demos.ultravico",
+    "rid": "demos.rid",
 }  # engine -> module with build(panel, spec)
 
 

@@ -8,13 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from studio.contract import EngineSpec, Run
 
-NAMES = ("ultraimage", "text2image", "prolificdreamer", "ultravico")  # those with a page
-KERNELS = (
-    "ultraimage",
-    "ultravico",
-    "rid",
-    "prolificdreamer",
-)  # methods whose functions have numeric cases; not all have their page yet
+NAMES = ("ultraimage", "text2image", "prolificdreamer", "ultravico", "rid")  # those with a page
+KERNELS = ("ultraimage", "ultravico", "rid", "prolificdreamer")  # methods whose functions have numeric cases
 
 
 def load_spec(name: str) -> EngineSpec:

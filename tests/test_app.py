@@ -21,7 +21,7 @@ from studio.services import open_services
 from studio.settings import Settings
 
 app = create_app(open_services(Settings(home=Path(sys.argv[1]), devices=("cpu",))))
-for path in ("/", "/ultraimage", "/prolificdreamer", "/ultravico", "/jobs", "/gallery", "/machine", "/about"):
+for path in ("/", "/ultraimage", "/prolificdreamer", "/ultravico", "/rid", "/jobs", "/gallery", "/machine", "/about"):
     answer = TestClient(app).get(path, headers={"accept": "text/html"})
     assert answer.status_code == 200, (path, answer.status_code)
     assert "Atelier" in answer.text, path

@@ -17,6 +17,7 @@ PAGES = {
     "/text2image": "Pocket lab",
     "/prolificdreamer": "ProlificDreamer",
     "/ultravico": "UltraViCo",
+    "/rid": "RID",
     "/quick_engine": "Quick",
     "/jobs": "My jobs",
     "/gallery": "Gallery",
