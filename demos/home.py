@@ -101,6 +101,7 @@ def _viewer(spec: EngineSpec, kind: str, files: list[dict[str, Any]]) -> str:
     """The results of one kind in their viewer; nothing without any."""
     tag, inner = VIEWERS[kind]
     kept = [item for item in files if item["kind"] == kind and item.get("attributes", {}).get("role") not in BESIDES]
+    kept.sort(key=lambda item: item.get("attributes", {}).get("role") == "method")  # last, as on the method's page
     figures = "".join(_figure(spec, item, inner) for item in kept)
     return f"<{tag}>{figures}</{tag}>" if figures else ""
 
