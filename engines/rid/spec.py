@@ -223,10 +223,10 @@ METRICS = {
 SPEC = EngineSpec(
     name="rid",
     title="RID",
-    tagline="Portraits that look nearly the same and that a thief's model learns a face from less well.",
+    tagline="Portraits that look nearly the same, made to be hard to learn a face from.",
     summary="A diffusion model personalised on a few photos of somebody draws that person in any scene. RID adds a "
     "faint pattern to photos before they are posted, found by one pass of a network instead of minutes of search for "
-    "each picture; a model personalised on such photos draws a face that is less like theirs.",
+    "each picture, so that a model personalised on them should miss the face. The laboratory shows whether it does.",
     paper=Paper(
         "Real-time Identity Defenses against Malicious Personalization of Diffusion Models",
         "Hanzhong Guo et al.",
