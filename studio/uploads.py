@@ -55,13 +55,18 @@ def sniff(data: bytes) -> str:
             return media_type
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "image/webp"
+    if data[8:25] == b'{"__metadata__":{':  # safetensors as they are saved here, see studio/bundle.py
+        return _STATE
     if data[4:8] == b"ftyp":
         return {b"avif": "image/avif", b"heic": "image/heic", b"mif1": "image/heic"}.get(data[8:12], "video/mp4")
     return "application/json" if data[:64].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{") else _UNKNOWN
 
 
 def check_upload(data: bytes, limits: Limits = Limits(), *, field: str = "file") -> Upload:  # noqa: B008 - frozen
-    """A picture, video, mesh, archive or manifest whose layout holds together. Raises InvalidInput or TooLarge."""
+    """A picture, video, mesh, archive, manifest or state that was saved here, whose layout holds together.
+
+    Raises InvalidInput or TooLarge.
+    """
     _check_size(data, limits.bytes, field)
     media_type = sniff(data)
     if media_type in PICTURES:
@@ -72,9 +77,11 @@ def check_upload(data: bytes, limits: Limits = Limits(), *, field: str = "file")
     if media_type not in _RESULTS:
         raise InvalidInput(f"This is {_words(media_type)}, which cannot be used here.", CHOOSE, field=field)
     try:
-        read_provenance(data)
+        told = read_provenance(data)
     except (InvalidInput, TooLarge) as error:
         raise type(error)(error.message, error.remedy, field=field) from error
+    if media_type == _STATE and told is None:
+        raise InvalidInput("These tensors were not saved here.", "Use a file that a result came with.", field=field)
     if media_type == "video/mp4":
         found = check_video(
             data,
@@ -238,7 +245,8 @@ def _webp_header(data: bytes) -> tuple[int, int, bool]:
 
 
 _HEADERS = {"image/png": _png_header, "image/jpeg": _jpeg_header, "image/webp": _webp_header}
-_RESULTS = frozenset({"video/mp4", "model/gltf-binary", "model/ply", "application/json"})
+_STATE = "application/vnd.safetensors"
+_RESULTS = frozenset({"video/mp4", "model/gltf-binary", "model/ply", "application/json", _STATE})
 _UNKNOWN = "application/octet-stream"
 _MAGIC = (
     (0, PNG_SIGNATURE, "image/png"),

@@ -15,6 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from studio import bundle
 from studio.errors import InvalidInput, TooLarge
 from studio.uploads import Limits, Upload, check_picture, open_picture, sniff
 from studio.uploads import check_upload as check_any
@@ -104,6 +105,14 @@ def test_the_limits_are_exact():
     assert check_picture(data, max_bytes=len(data), max_pixels=1000).width == 100
     assert "100 x 10 pixels" in refusal(check_picture, data, TooLarge, max_pixels=999)
     assert "MB are allowed" in refusal(check_picture, data, TooLarge, max_bytes=len(data) - 1)
+
+
+def test_a_state_that_was_saved_here_can_come_back():
+    kept = bundle.pack({"steps": 3, "provenance": {"engine": "quick"}, "weights": np.zeros((4, 4), np.float32)})
+    assert check_any(kept) == Upload("application/vnd.safetensors")
+    assert "damaged" in refusal(check_upload, kept[:-1])
+    assert "damaged" in refusal(check_upload, kept + b"\0")
+    assert "not saved here" in refusal(check_upload, bundle.pack({"weights": np.zeros(3)}))
 
 
 @pytest.mark.parametrize(
