@@ -205,9 +205,13 @@ class ObjectWork(MethodWork):
             stage = TextureStage(texture_config(self.params), surface, source, distiller, self.rasteriser, streams)
 
             def preview(index: int, diary: Diary) -> Image.Image:
+                views = self.exhibition.views(PREVIEW_VIEWS)
                 with torch.no_grad():
-                    picture = stage.look(self.exhibition.views(PREVIEW_VIEWS), PREVIEW_SIDE)
-                page = sheets.sheet([sheets.to_bytes(picture.cpu().numpy())], TILE)
+                    rows = [sheets.to_bytes(stage.look(views, PREVIEW_SIDE).cpu().numpy())]
+                imagined = distiller.imagine(views, PREVIEW_VIEWS, streams.under("preview", index), PHI_STEPS)
+                if imagined is not None:
+                    rows.append(sheets.to_bytes(teacher.decode(imagined).cpu().numpy()))
+                page = sheets.sheet(rows, TILE)
                 return sheets.stacked([page, sheets.curves(diary.rows, ("gradient", "phi"), page.width)])
 
             diary = self.train(method, stage, self._before(carried), position, preview)

@@ -17,6 +17,7 @@ from studio.errors import Cancelled
 
 TILE = 96  # pixels of a small picture on a sheet; larger ones stay as they are
 PREVIEW_TILE = 64
+PHI_SAMPLES, PHI_STEPS = 4, 10  # of phi itself, in a preview
 
 
 class PictureWork(MethodWork):
@@ -47,9 +48,13 @@ class PictureWork(MethodWork):
             )
 
             def preview(index: int, diary: Diary) -> Image.Image:
-                tiles = sheets.to_bytes(stage.pictures().cpu().numpy())
-                page = sheets.grid(tiles, PREVIEW_TILE)
-                return sheets.stacked([page, sheets.curves(diary.rows, ("gradient", "phi"), page.width)])
+                pages = [sheets.grid(sheets.to_bytes(stage.pictures().cpu().numpy()), PREVIEW_TILE)]
+                streams = self.streams.under("preview", index)
+                imagined = distiller.imagine(None, PHI_SAMPLES, streams, PHI_STEPS)
+                if imagined is not None:
+                    own = sheets.to_bytes(teacher.decode(imagined).cpu().numpy())
+                    pages.append(sheets.sheet([own], PREVIEW_TILE))
+                return sheets.stacked([*pages, sheets.curves(diary.rows, ("gradient", "phi"), pages[0].width)])
 
             try:
                 diary = self.train(method, stage, {}, 0, preview)
