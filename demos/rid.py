@@ -41,8 +41,9 @@ LIMITS = (
     "The pocket defender is a small network that was trained on toy people, against small models. On a real photo it "
     "shows what the method does; nobody has tried it against Stable Diffusion. For that there are the published "
     "weights.",
-    "It makes it harder to teach a model a face from these very pictures. It is no guarantee: a determined thief "
-    "can try to wash the pattern out, and some ways succeed (the laboratory shows which).",
+    "It is meant to make it harder to teach a model a face from these very pictures; with the small models here that "
+    "is not shown yet. It is no guarantee: a determined thief can try to wash the pattern out, and some ways succeed "
+    "(the laboratory shows which).",
     "Pictures that are online already are not protected, and a few clean ones among many protected ones weaken "
     "all of them.",
     "Post the file as it is downloaded here. A platform that shrinks it or saves it as JPEG takes part of the "
