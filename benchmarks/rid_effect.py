@@ -101,6 +101,11 @@ class Job:
         """The condition, whoever it is made against."""
         return self.condition.removesuffix("_unseen")
 
+    @property
+    def defended(self) -> bool:
+        """Whether a defender makes the perturbation."""
+        return self.kind in ("rid", KEPT)
+
 
 @dataclass(frozen=True)
 class Places:
@@ -154,7 +159,7 @@ class Bench:
 
     def maker(self, job: Job) -> dict[str, Any]:
         """What the perturbation was made by. Raises ValueError for a defender that knows the thief's model."""
-        if job.kind in ("rid", KEPT):
+        if job.defended:
             kept = {"larger": LARGER} if job.kind == KEPT else {}
             return {"defender": short(file_revision(self._file(job))), **kept}
         if job.kind in ("pgd", "aspl"):
@@ -247,7 +252,7 @@ class Bench:
         person, stream = self.pictures(job.identity), stream_of(job)
         row = {**self.key(job), "made_by": self.maker(job), "settings": self.setting(job)}
         row |= {"device": self.device}
-        row |= {"family": self._file(job).parent.name} if job.kind in ("rid", KEPT) else {}
+        row |= {"family": self._file(job).parent.name} if job.defended else {}
         if job.condition == "none":
             drawn = theft.anybody(self.model(job.model), DRAWN, surrogate=self.surrogate, stream=stream)
             return row | self._likeness(person, None, drawn), drawn

@@ -35,7 +35,7 @@ def read_provenance(data: bytes) -> dict[str, Any] | None:
         (data.startswith(b"glTF"), _from_glb),
         (re.match(rb"ply\r?\n", data) is not None, _from_ply),
         (data.startswith(b"PK\x03\x04"), _from_zip),
-        (data[8:25] == b'{"__metadata__":{', _from_safetensors),
+        (is_bundle(data), _from_safetensors),
         (data[:64].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"), _from_json),
     ):
         if begins:
@@ -44,6 +44,11 @@ def read_provenance(data: bytes) -> dict[str, Any] | None:
             except Broken as error:
                 raise _refused(f"The file is damaged: {error}.") from error
     raise _refused("The file is of a type that carries no settings.")
+
+
+def is_bundle(data: bytes) -> bool:
+    """Whether these are safetensors as they are saved here, see studio/bundle.py, by their first bytes."""
+    return data[8:25] == b'{"__metadata__":{'
 
 
 def _refused(sentence: str) -> InvalidInput:

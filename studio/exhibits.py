@@ -46,9 +46,8 @@ def in_order(outputs: Iterable[View]) -> list[View]:
     """Group by group, and within one by role: the input first, the method after what it is compared with."""
     kept = list(outputs)
     groups = [group for group in dict.fromkeys(map(group_of, kept)) if group is not None]
-    return sorted(
-        kept, key=lambda item: (groups.index(group_of(item)) if group_of(item) in groups else 0, _rank(item))
-    )
+    places = {group: place for place, group in enumerate(groups)}
+    return sorted(kept, key=lambda item: (places.get(group_of(item), 0), _rank(item)))
 
 
 def group_of(item: View) -> Any:

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from studio.chunks import PNG_SIGNATURE, Broken, png_chunks
-from studio.embedded import read_provenance
+from studio.embedded import is_bundle, read_provenance
 from studio.errors import DAMAGED_ARCHIVE, DAMAGED_PICTURE, InvalidInput, TooLarge
 from studio.meshes import check_mesh
 from studio.videos import check_video, decode_first_frame
@@ -55,7 +55,7 @@ def sniff(data: bytes) -> str:
             return media_type
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "image/webp"
-    if data[8:25] == b'{"__metadata__":{':  # safetensors as they are saved here, see studio/bundle.py
+    if is_bundle(data):
         return _STATE
     if data[4:8] == b"ftyp":
         return {b"avif": "image/avif", b"heic": "image/heic", b"mif1": "image/heic"}.get(data[8:12], "video/mp4")

@@ -7,6 +7,7 @@ distillation sampling, the baseline. Knows neither fields nor cameras beyond the
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -135,13 +136,13 @@ class Distiller:
             clip=g.clip,
         )
         # Equation 9 lets nothing through that is no number; that a network said so must be told all the same.
-        sound = all(bool(torch.isfinite(said).all()) for said in (uncond, cond, predicted))
+        sound = all_finite((uncond, cond, predicted))
         norm = float(gradient.flatten(1).norm(dim=1).mean()) if sound else math.nan
         return Push(gradient, (low, high), norm)
 
     def healthy(self) -> bool:
         """Whether every number of phi is one."""
-        return self.estimator is None or all(bool(torch.isfinite(w).all()) for w in self.estimator.parameters)
+        return self.estimator is None or all_finite(self.estimator.parameters)
 
     def _teach(self, x_t: Tensor, t: Tensor, views: Views | None) -> tuple[Tensor, Tensor]:
         """Two predictions whose guided combination is eps_pre."""
@@ -269,6 +270,12 @@ def _poses(views: Views | None, like: Tensor, repeats: int = 1) -> tuple[Tensor,
         none = torch.zeros(len(like), 4, 4, dtype=like.dtype, device=like.device)
         return none, torch.ones(len(like), dtype=torch.bool, device=like.device)
     return views.c2w.to(like).repeat_interleave(repeats, dim=0), None
+
+
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether every number is one, waiting for the device once; true of no tensors."""
+    found = [torch.isfinite(tensor).all() for tensor in tensors]
+    return not found or bool(torch.stack(found).all())
 
 
 def optimiser_state(optimiser: torch.optim.Optimizer) -> dict[str, object]:

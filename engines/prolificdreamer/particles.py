@@ -6,14 +6,13 @@ Knows neither jobs nor files: `training` runs it, and its state is plain tensors
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from engines.prolificdreamer.distillation import Distiller, load_optimiser, optimiser_state
+from engines.prolificdreamer.distillation import Distiller, all_finite, load_optimiser, optimiser_state
 from engines.prolificdreamer.field import Field, FieldConfig
 from engines.prolificdreamer.occupancy import EVERY, OccupancyGrid
 from engines.prolificdreamer.renderer import Regularisers, RenderConfig, Renderer
@@ -190,11 +189,6 @@ class NerfStage:
             (row["latents"].to(self.device), views_from(row["views"]).to(self.device)) for row in state["replay"]
         ]
         self.distiller.load(state["distiller"])
-
-
-def all_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether every number is one, waiting for the device once."""
-    return bool(torch.stack([torch.isfinite(tensor).all() for tensor in tensors]).all())
 
 
 def one_of(views: Views, index: int) -> Views:

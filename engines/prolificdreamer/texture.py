@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engines.prolificdreamer.distillation import Distiller, load_optimiser, optimiser_state
+from engines.prolificdreamer.distillation import Distiller, all_finite, load_optimiser, optimiser_state
 from engines.prolificdreamer.field import Field
 from engines.prolificdreamer.meshes import Surface
 from engines.prolificdreamer.raster import Rasteriser, pooled
@@ -101,7 +101,7 @@ class TextureStage:
 
     def healthy(self) -> bool:
         """Whether every number of the field and of phi is one."""
-        return all(bool(torch.isfinite(w).all()) for w in self.particle.parameters()) and self.distiller.healthy()
+        return all_finite(self.particle.parameters()) and self.distiller.healthy()
 
     def state(self) -> dict[str, Any]:
         """Everything that following steps depend on."""

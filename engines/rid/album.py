@@ -32,6 +32,7 @@ METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the library unpacks othe
 DIRECTORY_ENTRY = b"PK\x01\x02"
 CARRIED = 1024  # bytes of one EXIF entry; a preview of the photo does not fit into them
 POINTERS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo, ExifTags.IFD.Interop)
+NAMED = 5  # files that could not be used and are named in a sentence
 FIELD = "images"
 CHOOSE = "Choose a PNG, JPEG, WebP, BMP or TIFF photo, or a zip archive of some."
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engines.rid.album import Photo, Refused, opened, photos
+from engines.rid.album import NAMED, Photo, Refused, opened, photos
 from engines.rid.defender import GREY_LEVELS
 from engines.rid.identity import Recogniser, shipped
 from engines.rid.levels import stored
@@ -33,7 +33,6 @@ from studio.errors import InvalidInput
 
 ROLES = {"clean": "baseline", "rid": "method"}  # of all others: ablation
 COLUMNS = 4  # of a sheet
-NAMED = 5  # files that cannot be used, where too few can
 GAP = 4  # pixels between pictures of a sheet
 
 

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from engines.rid import lab
-from engines.rid.album import Photo, Refused, opened, photos
+from engines.rid.album import NAMED, Photo, Refused, opened, photos
 from engines.rid.defender import GREY_LEVELS
 from engines.rid.framing import Square, bands, squares
 from engines.rid.metrics import amplified, measured
@@ -36,7 +36,6 @@ BATCH = {"cpu": 4, "cuda": 16}  # squares that go through the network at once
 GROUP_PIXELS = 16_000_000  # of photos that are held at once: with so many, no more are opened
 REPORT = "report.csv"
 WITHHELD = ("images",)  # what a picture that is posted does not tell: the names of all files it was handed over with
-NAMED = 5  # files that could not be used and are named on the page; all are in the report
 NAME_BYTES = 180  # of a result's name: with an ending, folders take 255
 TABLE = 12  # photos up to which the numbers of each stand on the page; those of more are in the report
 

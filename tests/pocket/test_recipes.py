@@ -166,19 +166,25 @@ def test_the_video_recipe_goes_from_one_code_to_the_other(tmp_path: Path, monkey
     assert sum("encoding" in line for line in told) == 2, "what is there is not made again"
 
 
-def test_the_shipped_video_model_is_an_ordinary_pipeline():
-    pipeline = WanPipeline.from_pretrained(SHIPPED / "ultravico")
+def video_of(pipeline: WanPipeline, side: int, frames: int, **changes: float) -> np.ndarray:  # [T, H, W, 3] in [0, 1]
+    """A short clip, as anybody would ask for it."""
     pipeline.set_progress_bar_config(disable=True)
-    clip = pipeline(
+    (clip,) = pipeline(
         "a red ball moving right",
-        height=32,
-        width=32,
-        num_frames=5,
+        height=side,
+        width=side,
+        num_frames=frames,
         num_inference_steps=2,
         max_sequence_length=pipeline.tokenizer.model_max_length,
         output_type="np",
+        **changes,
     ).frames
-    assert clip.shape == (1, 5, 32, 32, 3)
+    return np.asarray(clip)
+
+
+def test_the_shipped_video_model_is_an_ordinary_pipeline():
+    clip = video_of(WanPipeline.from_pretrained(SHIPPED / "ultravico"), 32, 5)
+    assert clip.shape == (5, 32, 32, 3)
     assert 0.05 < clip.std() < 0.5, "a picture, neither grey nor noise"
 
 
@@ -189,18 +195,8 @@ def test_the_video_model_loads_and_draws(clip_shard: Path, tmp_path: Path):
     assert all(torch.isfinite(value) and value > 0 for value in losses.values())
     ultravico.export(student, clipvae.build(), tmp_path)
     pipeline = WanPipeline.from_pretrained(tmp_path)
-    pipeline.set_progress_bar_config(disable=True)
-    clip = pipeline(
-        "a red ball moving right",
-        height=64,
-        width=64,
-        num_frames=9,
-        num_inference_steps=2,
-        guidance_scale=1.0,
-        max_sequence_length=pipeline.tokenizer.model_max_length,
-        output_type="np",
-    ).frames
-    assert clip.shape == (1, 9, 64, 64, 3)
+    clip = video_of(pipeline, 64, 9, guidance_scale=1.0)
+    assert clip.shape == (9, 64, 64, 3)
     assert np.isfinite(clip).all()
     tokens, mask = ultravico.encode_captions(["a red ball", ""])
     mine = student.embed(tokens, mask)
