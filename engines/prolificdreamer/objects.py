@@ -136,7 +136,7 @@ class ObjectWork(MethodWork):
         self.diaries.append(("nerf", diary))
 
     def _go_on(self, stage: NerfStage, method: str, start: FileRef) -> None:
-        """Begin where an earlier result ended, if it is of the same kind and shorter."""
+        """Begin where an earlier result ended, if it is of the same kind and there is something left to do."""
         kept = self.ctx.input_state(start.sha256)
         if kept.get("field") != field_state(self.params):
             raise InvalidInput(
@@ -144,11 +144,12 @@ class ObjectWork(MethodWork):
                 "Use the settings of the result it came from.",
                 field="start_from",
             )
-        done = int(kept["steps"])
-        if done >= stage.steps:
+        done, later = int(kept["steps"]), self.params.stages != ("nerf",)
+        if done > stage.steps or (done == stage.steps and not later):
+            enough = done // self.params.particles
             raise InvalidInput(
                 f"The training file has {done} steps already; {stage.steps} are asked for.",
-                f"Ask for more than {done // self.params.particles}.",
+                f"Ask for more than {enough}, or for {enough} and later stages.",
                 field="iterations",
             )
         # Handed to `train` as if it were a checkpoint of this stage.
@@ -157,7 +158,7 @@ class ObjectWork(MethodWork):
             "position": 0,
             "done": done,
             "stage": kept["stage"],
-            "diary": Diary().state(),
+            "diary": Diary(done=done).state(),
         }
 
     def _geometry(self, method: str, teacher: Teacher, carried: Carried, position: int, particle: int) -> None:

@@ -160,6 +160,12 @@ def _check_object(params: ProlificDreamerParams) -> None:
             "Choose the field alone, or start as an object.",
             "stages",
         )
+    if params.start == "scene" and params.radius[1] >= params.bound:
+        raise _refuse(
+            f"A camera at {params.radius[1]:g} stands outside the scene, whose half side is {params.bound:g}.",
+            "Let cameras stand within it, or enlarge the cube.",
+            "radius",
+        )
     if not params.formats:
         raise _refuse("No file is chosen.", "Choose at least one.", "formats")
     if params.start_from and len(params.methods) > 1:
@@ -258,6 +264,8 @@ PUBLISHED: dict[str, Any] = {
     "checkpoint_every": 500,
 }
 
+TO_GO_ON = ("glb", "video", "ply", "obj", "field", "training")  # of runs that are worth more steps
+
 PRESETS: dict[str, dict[str, Any]] = {
     "preview": {"task": "object", "model": "pocket", "prompt": "a red car", "methods": ("vsd", "sds")},
     "quality": {
@@ -279,6 +287,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "frames": 96,
         "picture_size": 256,
         "checkpoint_every": 100,
+        "formats": TO_GO_ON,
     },
     "paper": {
         **PUBLISHED,
@@ -289,6 +298,25 @@ PRESETS: dict[str, dict[str, Any]] = {
         "stages": ("nerf", "geometry", "texture"),
         "estimator": "lora_separate",
         "scene": "",
+        "formats": TO_GO_ON,
+    },
+    "scene": {  # as published: one stage, cameras inside a hollow room
+        **PUBLISHED,
+        "task": "object",
+        "model": "full",
+        "prompt": "inside of a smart home, realistic detailed photo",
+        "methods": ("vsd",),
+        "stages": ("nerf",),
+        "estimator": "lora_separate",
+        "scene": "",
+        "start": "scene",
+        "bound": 5.0,
+        "radius": (0.1, 2.3),
+        "view_words": False,
+        "anneal_step": 10_000,
+        "entropy": (0.0,),
+        "z_variance": (1.0,),
+        "formats": ("video", "field", "training"),
     },
     "playground": {
         "task": "playground",

@@ -184,6 +184,22 @@ def test_more_steps_go_on_from_a_training_file(small: Path):
         assert caught.value.field == field
 
 
+def test_later_stages_follow_a_finished_field_in_a_job_of_their_own(small: Path):
+    stages = ("nerf", "geometry", "texture")
+    whole = made(params(methods=("vsd",), stages=stages))
+    first = made(params(methods=("vsd",), formats=("training",)))
+    rest = FakeContext(models=first.models)
+    rest.uploads = {TRAINING: first.files["vsd-7-training.safetensors"]}
+    formats = (*ProlificDreamerParams.model_fields["formats"].default, "training")
+    run(rest, params(methods=("vsd",), stages=stages, formats=formats, start_from=FileRef(sha256=TRAINING)))
+    for name in ("vsd-7.glb", "vsd-7.png", "vsd-7-field.safetensors"):
+        assert rest.files[name] == whole.files[name]
+    assert (
+        bundle.unpack(rest.files["vsd-7-training.safetensors"])["steps"]
+        == bundle.unpack(first.files["vsd-7-training.safetensors"])["steps"]
+    )
+
+
 def test_a_training_file_of_a_stopped_run_says_how_far_it_came(small: Path):
     ctx = made(params(methods=("vsd",), formats=("field", "training")), enough_at=3)
     kept = bundle.unpack(ctx.files["vsd-7-training.safetensors"])

@@ -51,6 +51,7 @@ def params(**changes: Any) -> ProlificDreamerParams:
         ({"sphere_share": 0.7, "overhead_share": 0.5}, "overhead_share"),
         ({"base_resolution": 48, "finest_resolution": 48}, "finest_resolution"),
         ({"radius": (0.1, 1.0)}, "radius"),
+        ({"start": "scene", "stages": ("nerf",)}, "radius"),
         ({"entropy": (1.0, 2.0)}, "entropy"),
         ({"opaque": (0.0, 0.0, 1000.0, 10.0, 5.0, 3.0)}, "opaque"),
         ({"sparsity": (1.0, 2.0, 0.0)}, "sparsity"),
@@ -108,7 +109,7 @@ def test_settings_that_are_not_given_are_the_models_and_are_kept():
 
 
 def test_presets_are_valid_and_the_paper_is_the_papers(small: Path):
-    assert {"preview", "quality", "paper"} <= set(PRESETS)
+    assert {"preview", "quality", "paper", "scene"} <= set(PRESETS)
     for values in PRESETS.values():
         SPEC.validate(ProlificDreamerParams(**values))
     paper = ProlificDreamerParams(**PRESETS["paper"])
@@ -162,7 +163,7 @@ def test_words_the_model_knows(small: Path):
 
 def test_notes(small: Path):
     assert "fronts" in SPEC.estimate(params(view_words=False), DeviceFacts()).note
-    assert "mesh" in SPEC.estimate(params(start="scene"), DeviceFacts()).note
+    assert "mesh" in SPEC.estimate(params(start="scene", radius=(0.1, 0.4)), DeviceFacts()).note
 
 
 def test_metrics_are_explained():
