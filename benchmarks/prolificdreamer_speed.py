@@ -4,9 +4,10 @@
     python -m benchmarks.prolificdreamer_speed --memory
 
 Same tiny networks and sizes for all. Twins: the released code evaluates a field on 64 + 32 samples and then all 96
-again for colour; threestudio's estimator is asked with and without its camera although the second answer has weight
-zero; stage 3 extracts the frozen surface anew at every step. Ours takes turns with each twin in a round. Goals: at
-least twice as fast, and memory that does not grow with the size of the picture.
+again for colour, goes back through a whole picture at once, and extracts the frozen surface of stage 3 anew at every
+step; threestudio takes 512 samples a ray with an occupancy grid, and asks its estimator with and without the camera
+although the second answer has weight zero. Ours takes turns with each twin in a round. Goals: at least twice as fast,
+and memory that does not grow with the size of the picture.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ from engines.prolificdreamer.viewpoints import turntable
 from engines.prolificdreamer.volume import composite, sample_pdf, sample_weights
 
 SAMPLES, IMPORTANCE = 64, 32  # released
+LARGEST_TWIN = 128  # pixels; at twice the side it needs 26 GB
+UNIFORM = 512  # samples a ray in threestudio
 FIELD = FieldConfig(levels=8, features=2, base=16, finest=256, log2_table=14, background="none")
 WORDING = Wording("a red car")
 
@@ -103,24 +106,35 @@ def reference_render(field: Field, o: Tensor, d: Tensor, jitter: Tensor, u: Tens
     return composite(sigma, z, step, rgb, torch.full((3,), 0.5))[3]
 
 
-def reference_step(stage: NerfStage, side: int, index: int) -> None:
-    """The step of the first stage with the released renderer, and phi asked twice as threestudio does."""
-    particle, distiller = stage.particles[0], stage.distiller
+def released_step(stage: NerfStage, side: int, index: int) -> None:
+    """The step of the first stage with the released renderer: phi is asked once."""
+    distiller = stage.distiller
     views = turntable(1, radius=1.8, theta_deg=70, fovy=45, start_deg=37.0 * index)
-    o, d = views.rays(side)
-    draw = torch.Generator().manual_seed(index)
-    jitter, u = torch.rand(len(o), SAMPLES, generator=draw), torch.rand(len(o), IMPORTANCE, generator=draw)
-    image = reference_render(particle, o, d, jitter, u).view(1, side, side, 3).permute(0, 3, 1, 2)
+    image = reference_image(stage, side, index)
     gradient, latents, _ = distiller.look(image.detach(), views, index, stage.streams)
-    text = distiller.teacher.text([WORDING.plain])
-    with torch.no_grad():  # the second branch, whose weight is zero
-        assert distiller.estimator is not None
-        hidden = torch.ones(1, dtype=torch.bool)
-        distiller.estimator(latents, torch.tensor([500]), text, views.c2w, hidden)
     stage.optimisers[0].zero_grad(set_to_none=True)
     (image * gradient).sum().backward()
     stage.optimisers[0].step()
     distiller.learn(latents, views, index, stage.streams)
+
+
+def reference_image(stage: NerfStage, side: int, index: int) -> Tensor:  # [1, 3, side, side]
+    """A view as the released code renders it, ready to go back through."""
+    views = turntable(1, radius=1.8, theta_deg=70, fovy=45, start_deg=37.0 * index)
+    o, d = views.rays(side)
+    draw = torch.Generator().manual_seed(index)
+    jitter, u = torch.rand(len(o), SAMPLES, generator=draw), torch.rand(len(o), IMPORTANCE, generator=draw)
+    return reference_render(stage.particles[0], o, d, jitter, u).view(1, side, side, 3).permute(0, 3, 1, 2)
+
+
+@torch.no_grad()
+def asked_again(distiller: Distiller, index: int) -> None:
+    """The second branch of threestudio's estimator, without a camera, whose answer has weight zero."""
+    assert distiller.estimator is not None
+    latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(index))
+    views = turntable(1, radius=1.8, theta_deg=70, fovy=45)
+    text, hidden = distiller.teacher.text([WORDING.plain]), torch.ones(1, dtype=torch.bool)
+    distiller.estimator(latents, torch.tensor([500]), text, views.c2w, hidden)
 
 
 # -- measurements --------------------------------------------------------------------------------------------------
@@ -146,9 +160,11 @@ def in_turns(
     )
 
 
-def nerf_stage(distiller: Distiller, side: int, occupancy: int) -> NerfStage:
-    """One particle at the released sampling."""
-    render = RenderConfig(SAMPLES, IMPORTANCE, chunk=65_536, density_noise=False)
+def nerf_stage(
+    distiller: Distiller, side: int, occupancy: int, samples: int = SAMPLES, importance: int = IMPORTANCE
+) -> NerfStage:
+    """One particle, at the released sampling unless told otherwise."""
+    render = RenderConfig(samples, importance, chunk=65_536, density_noise=False)
     config = NerfConfig(
         steps=1000, side=side, side_early=side, occupancy=occupancy, entropy=0.0, volume=FIELD, render=render
     )
@@ -178,8 +194,15 @@ def report(rounds: int, side: int) -> None:
             lambda i: rendered(culled, side, i),
             lambda i: twin_rendered(twin, side, i),
         )
-        line(f"step of stage 1, {side} px", plain.step, lambda i: reference_step(twin, side, i))
-        line("the same with an occupancy grid", culled.step, lambda i: reference_step(twin, side, i))
+        line(f"step of stage 1, {side} px, the released code's", plain.step, lambda i: released_step(twin, side, i))
+        line("the same with an occupancy grid", culled.step, lambda i: released_step(twin, side, i))
+        dense = nerf_stage(distiller, side, 32, UNIFORM, 0)
+
+        def threestudio(index: int) -> None:
+            dense.step(index)
+            asked_again(distiller, index)
+
+        line(f"step of stage 1, {side} px, threestudio's: grids in both", culled.step, threestudio)
         line(f"step of stage 3, {side} px, grid of 64", *texture_steps(distiller, side))
 
 
@@ -196,11 +219,7 @@ def rendered(stage: NerfStage, side: int, index: int) -> None:
 
 def twin_rendered(stage: NerfStage, side: int, index: int) -> None:
     """A render of the released code's kind, and back."""
-    views = turntable(1, radius=1.8, theta_deg=70, fovy=45, start_deg=37.0 * index)
-    o, d = views.rays(side)
-    draw = torch.Generator().manual_seed(index)
-    jitter, u = torch.rand(len(o), SAMPLES, generator=draw), torch.rand(len(o), IMPORTANCE, generator=draw)
-    reference_render(stage.particles[0], o, d, jitter, u).sum().backward()
+    reference_image(stage, side, index).sum().backward()
 
 
 def texture_steps(distiller: Distiller, side: int) -> tuple[Callable[[int], object], Callable[[int], object]]:
@@ -225,22 +244,30 @@ def texture_steps(distiller: Distiller, side: int) -> tuple[Callable[[int], obje
     return ours, twin
 
 
-def peak(side: int) -> float:
-    """MB that a process of its own needs at most for one render of this size and back, beyond what it had before."""
-    code = f"from benchmarks.prolificdreamer_speed import grown; print(grown({side}))"
+def peak(side: int, twin: bool) -> float:
+    """MB that a process of its own needs at most for one render of this size and back, beyond what it had before.
+
+    Raises CalledProcessError where it fails, as where memory does not suffice.
+    """
+    code = f"from benchmarks.prolificdreamer_speed import grown; print(grown({side}, {twin}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1])
 
 
-def grown(side: int) -> float:
-    """MB by which the largest size of this process grows while it renders and goes back."""
+def grown(side: int, twin: bool) -> float:
+    """MB by which the largest size of this process grows while it renders and goes back, in ours or the twin's way."""
     torch.set_num_threads(1)
     particle = Field(FIELD, streams().at("field"))
     renderer = Renderer(RenderConfig(SAMPLES, IMPORTANCE, chunk=1024, density_noise=False))
     views = turntable(1, radius=1.8, theta_deg=70, fovy=45)
 
     def once(side: int) -> None:
-        renderer.backward(particle, views, side, torch.ones_like, Regularisers(entropy=0.0), streams=streams())
+        if twin:
+            o, d = views.rays(side)
+            middle, u = torch.full((len(o), SAMPLES), 0.5), torch.full((len(o), IMPORTANCE), 0.5)
+            reference_render(particle, o, d, middle, u).sum().backward()
+        else:
+            renderer.backward(particle, views, side, torch.ones_like, Regularisers(entropy=0.0), streams=streams())
 
     once(16)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -249,10 +276,11 @@ def grown(side: int) -> float:
 
 
 def memory() -> None:
-    """Peak of a render and back over sizes, in chunks of 1024 rays."""
-    print("| side | beyond 16 px |\n|---|---|")
+    """Peak of a render and back over sizes, in chunks of 1024 rays and as the released code does it, all at once."""
+    print("| side | ours, beyond 16 px | twin |\n|---|---|---|")
     for side in (32, 64, 128, 256):
-        print(f"| {side} px | {peak(side):.0f} MB |", flush=True)
+        twin = f"{peak(side, True):.0f} MB" if side <= LARGEST_TWIN else f"some {(side / LARGEST_TWIN) ** 2:g} times that"
+        print(f"| {side} px | {peak(side, False):.0f} MB | {twin} |", flush=True)
 
 
 def check_twin() -> None:
