@@ -164,9 +164,11 @@ class Distiller:
     def _perp_neg(self, x_t: Tensor, t: Tensor, views: Views) -> tuple[Tensor, Tensor]:
         """The combination at guidance one, so that the guided combination of the two is Perp-Neg's."""
         teacher, wording = self.teacher, self.wording
-        names = {"front": 0, "side": 1, "back": 2, "overhead": 4}
+        poles = {4: "overhead", 5: "bottom"}
+        names = {"front": 0, "side": 1, "back": 2} | {pole: side for side, pole in poles.items()}
         read = {name: teacher.texts[wording.positive(side)] for name, side in names.items()}
-        mixes = [perp_neg_mix(float(phi), side in (4, 5)) for phi, side in zip(views.phi, views.sides, strict=True)]
+        seen = zip(views.phi, views.sides, strict=True)
+        mixes = [perp_neg_mix(float(phi), poles.get(side, "")) for phi, side in seen]
         blended = torch.stack([sum(share * read[name] for name, share in mix.items()) for mix, _ in mixes])
         unwanted = teacher.text([wording.unwanted(side) for side in views.sides])
         away = [

@@ -123,7 +123,7 @@ class MethodWork:
 
     def save_diary(self, method: str, diaries: list[tuple[str, Diary]]) -> None:
         """What steps told, as a table; the last file of a method."""
-        names = ("low", "high", "gradient", "phi", "smoothness", "faces", "particle")
+        names = ("low", "high", "gradient", "phi", "regularisers", "smoothness", "faces", "particle")
         rows = [
             {"stage": title, "step": int(row["step"]), **{name: row.get(name, "") for name in names}}
             for title, diary in diaries

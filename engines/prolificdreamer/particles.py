@@ -107,7 +107,7 @@ class NerfStage:
 
         optimiser.zero_grad(set_to_none=True)
         self._pace(optimiser, index)
-        self.renderer.backward(
+        _, weighed = self.renderer.backward(
             particle,
             views,
             c.side_at(index),
@@ -120,6 +120,7 @@ class NerfStage:
             ),
         )
         optimiser.step()
+        told["regularisers"] = float(weighed)
         loss = self.distiller.learn(*self._for_phi(kept[0], views, index), index, streams)
         return told if loss is None else {**told, "phi": loss}
 

@@ -59,13 +59,14 @@ def perpendicular(a: Tensor, b: Tensor) -> Tensor:  # [B, ...] twice -> [B, ...]
     return a - along * b
 
 
-def perp_neg_mix(phi: float, overhead: bool) -> tuple[dict[str, float], list[tuple[str, float]]]:
+def perp_neg_mix(phi: float, pole: str = "") -> tuple[dict[str, float], list[tuple[str, float]]]:
     """How to blend the texts of the sides at azimuth phi (radians): positive shares, and negatives with weights.
 
-    Names are front, side, back and overhead. The negatives push away from the sides that are not seen.
+    Names are front, side and back, or the `pole` that is looked from: overhead or bottom. The negatives push away from
+    the sides that are not seen.
     """
-    if overhead:
-        return {"overhead": 1.0}, []
+    if pole:
+        return {pole: 1.0}, []
     away = abs((phi + math.pi) % (2 * math.pi) - math.pi) / (math.pi / 2)  # 0 front, 1 side, 2 back
     if away < 1:
         r = 1 - away

@@ -186,11 +186,17 @@ class Renderer:
         image_gradient: Callable[[Tensor], Tensor],  # [B, 3, S, S] -> its gradient
         regularisers: Regularisers,
         **how: object,
-    ) -> Tensor:  # the image [B, 3, S, S]
+    ) -> tuple[Tensor, Tensor]:  # the image [B, 3, S, S], and what the regularisers weigh together, []
         """Render, ask what should change in the picture, and add the gradients of the field to its parameters."""
         render, count = self.chunks(particle, views, side, **how)  # type: ignore[arg-type]
         shape = (len(views), side, side, 3)
-        seen_rays = 0
+        seen_rays, weighed = 0, torch.zeros((), device=views.c2w.device)
+
+        def regulariser(seen: Rendering) -> Tensor:
+            nonlocal weighed
+            share = regularisers.of_chunk(seen, count, seen_rays)
+            weighed = weighed + share.detach()
+            return share
 
         def gradient(flat: Tensor, opacity: Tensor) -> Tensor:
             nonlocal seen_rays
@@ -199,16 +205,12 @@ class Renderer:
             wanted = image_gradient(flat.view(shape).permute(0, 3, 1, 2))
             return wanted.permute(0, 2, 3, 1).reshape(-1, 3)
 
-        image, _ = deferred_backward(
-            render,
-            count,
-            self.config.chunk,
-            gradient,
-            lambda seen: regularisers.of_chunk(seen, count, seen_rays),
-        )
+        image, _ = deferred_backward(render, count, self.config.chunk, gradient, regulariser)
         if regularisers.smoothness:
-            (regularisers.smoothness * table_variation(particle)).backward()
-        return image.view(shape).permute(0, 3, 1, 2)
+            variation = regularisers.smoothness * table_variation(particle)
+            variation.backward()
+            weighed = weighed + variation.detach()
+        return image.view(shape).permute(0, 3, 1, 2), weighed
 
 
 def _whole(seen: Rendering, hit: Tensor, behind: Tensor) -> Rendering:

@@ -99,17 +99,19 @@ class Keeper:
     keep: Callable[[int, dict[str, Any], Diary], dict[str, Any]]  # (step, stage's state, diary) -> checkpoint
     preview: Callable[[int, Diary], Any]  # (step, diary) -> picture
 
-    def report(self, stage: Stage, done: int, told: dict[str, float], preview: Any | None = None) -> None:
-        """Progress with what a researcher watches."""
+    def report(
+        self, stage: Stage, done: int, told: dict[str, float], preview: Any | None = None, note: str = ""
+    ) -> None:
+        """Progress with what a researcher watches, and a note of what has just gone wrong."""
         words = f"{self.label}, {stage.title}: step {done} of {stage.steps}"
         if "low" in told:
             words += f", t {told['low']:.0f} to {told['high']:.0f}"
         words += "".join(
             f", {title} {told[name]:.3g}"
-            for name, title in (("gradient", "gradient"), ("phi", "phi's loss"))
+            for name, title in (("gradient", "gradient"), ("phi", "phi's loss"), ("regularisers", "regularisers"))
             if name in told
         )
-        self.ctx.progress(self.offset + done, self.total, words, preview)
+        self.ctx.progress(self.offset + done, self.total, f"{words}. {note}" if note else words, preview)
 
     def checkpoint(self, done: int, state: dict[str, Any], diary: Diary) -> None:
         """Keep the run durably; where the disk is full the house puts the job off and takes it up again later."""
@@ -137,6 +139,7 @@ def train(stage: Stage, keeper: Keeper, start: int, diary: Diary) -> None:
         told = stage.step(index)
         if not (all(map(math.isfinite, told.values())) and stage.healthy()):
             index = _roll_back(stage, good, index, diary)
+            keeper.report(stage, index, {}, note=diary.notes[-1])
             continue
         diary.write(index, told)
         index += 1

@@ -114,7 +114,7 @@ def test_the_side_is_told_to_the_teacher_only():
     ("phi", "names"), [(0.0, {"front", "side"}), (2.0, {"side", "back"}), (-2.0, {"side", "back"})]
 )
 def test_perp_neg_blends_what_is_near(phi: float, names: set[str]):
-    shares, negatives = perp_neg_mix(phi, overhead=False)
+    shares, negatives = perp_neg_mix(phi)
     assert set(shares) == names
     assert sum(shares.values()) == pytest.approx(1)
     assert all(0 <= share <= 1 for share in shares.values())
@@ -122,12 +122,13 @@ def test_perp_neg_blends_what_is_near(phi: float, names: set[str]):
 
 
 def test_perp_neg_at_the_front_and_above():
-    shares, negatives = perp_neg_mix(0.0, overhead=False)
+    shares, negatives = perp_neg_mix(0.0)
     assert shares["front"] == 1
     weights = dict(negatives)
     assert weights["front"] == pytest.approx(-(4 * math.exp(-0.5) - 2.426))
     assert weights["side"] == pytest.approx(-(4 - 2.426))
-    assert perp_neg_mix(1.0, overhead=True) == ({"overhead": 1.0}, [])
+    for pole in ("overhead", "bottom"):
+        assert perp_neg_mix(1.0, pole) == ({pole: 1.0}, [])
 
 
 def test_what_is_perpendicular_is():
@@ -139,10 +140,11 @@ def test_what_is_perpendicular_is():
     torch.testing.assert_close(found, a + 7.0 * (b - a))  # both negatives have no perpendicular part
 
 
-def test_perp_neg_without_negatives_is_plain_guidance():
-    """Seen from above nothing is pushed away, so the push is that of the overhead text."""
+@pytest.mark.parametrize("theta", [10, 170])
+def test_perp_neg_without_negatives_is_plain_guidance(theta: float):
+    """Seen from above or from below nothing is pushed away, so the push is that of the text of that side."""
     teacher = tiny.ExactTeacher(pictures())
-    above = turntable(2, radius=2.0, theta_deg=10, fovy=40)
+    above = turntable(2, radius=2.0, theta_deg=theta, fovy=40)
     x0 = torch.randn(2, 3, 8, 8, generator=tiny.generator(4))
     pushes = [
         Distiller(teacher, None, WORDING, Guidance("sds", perp_neg=flag)).push(x0, above, 0, tiny.streams()).gradient

@@ -30,10 +30,10 @@ def field(**changes: object) -> Field:
 def gradients(chunk: int, *, occupancy: OccupancyGrid | None = None) -> tuple[Tensor, list[Tensor]]:
     particle = field()
     wanted = torch.randn(2, 3, 10, 10, generator=tiny.generator(2))
-    image = Renderer(replace(RENDER, chunk=chunk)).backward(
+    image, weighed = Renderer(replace(RENDER, chunk=chunk)).backward(
         particle, VIEWS, 10, lambda image: wanted, FOG, streams=tiny.streams(), occupancy=occupancy
     )
-    return image, [w.grad for w in particle.parameters() if w.grad is not None]
+    return (image, weighed), [w.grad for w in particle.parameters() if w.grad is not None]
 
 
 @pytest.mark.parametrize("chunk", [37, 64, 128])
@@ -57,6 +57,21 @@ def test_the_gradient_is_that_of_the_loss():
     image = render(0, count).image.view(2, 6, 6, 3).permute(0, 3, 1, 2)
     (direct,) = torch.autograd.grad((image * wanted).sum(), particle.table)
     torch.testing.assert_close(particle.table.grad, direct, atol=1e-6, rtol=1e-4)
+
+
+def test_what_the_regularisers_weigh_is_told():
+    off, one, both = (
+        Renderer(replace(RENDER, chunk=50)).backward(
+            field(), VIEWS, 6, torch.zeros_like, weights, streams=tiny.streams()
+        )[1]
+        for weights in (
+            Regularisers(entropy=0.0),
+            Regularisers(entropy=2.0),
+            Regularisers(entropy=2.0, smoothness=3.0),
+        )
+    )
+    assert off == 0 < one
+    torch.testing.assert_close(both - one, 3 * table_variation(field()).detach())
 
 
 def test_where_nothing_is_nothing_is_evaluated():

@@ -93,6 +93,7 @@ def test_phi_is_trained_for_vsd_alone(small: Path):
     }
     assert all(float(row["phi"]) > 0 for row in tables["vsd"])
     assert all(row["phi"] == "" for row in tables["sds"])
+    assert all(float(row["regularisers"]) > 0 for table in tables.values() for row in table)
     # The teacher comes back as it was.
     parameters = [p for key, part in ctx.models.loaded.items() if key.component == "unet" for p in part.parameters()]
     assert all(p.grad is None and p.requires_grad for p in parameters)

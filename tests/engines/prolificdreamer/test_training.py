@@ -106,6 +106,8 @@ def test_a_step_without_numbers_is_undone_at_half_the_rates():
     assert stage.done == [0, 1, 2, 3, 4, 5, 6, 4, 5, 6, 4, 5, 6, 7, 8, 9]
     assert stage.value == 6 + 0.25 * sum(range(4, 10))
     assert "went back to step 4" in diary.notes[0]
+    told = [message for _, _, message in ctx.reports if "went back" in message]
+    assert len(told) == 2, "whoever watches hears of it when it happens"
     assert [row["step"] for row in diary.rows] == list(range(10))
 
 
