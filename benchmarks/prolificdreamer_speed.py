@@ -255,7 +255,7 @@ def peak(side: int, twin: bool) -> float:
 
 
 def grown(side: int, twin: bool) -> float:
-    """MB by which the largest size of this process grows while it renders and goes back, in ours or the twin's way."""
+    """MB by which the largest size of this process grows while it renders and goes back, our way or the twin's."""
     torch.set_num_threads(1)
     particle = Field(FIELD, streams().at("field"))
     renderer = Renderer(RenderConfig(SAMPLES, IMPORTANCE, chunk=1024, density_noise=False))
@@ -279,7 +279,7 @@ def memory() -> None:
     """Peak of a render and back over sizes, in chunks of 1024 rays and as the released code does it, all at once."""
     print("| side | ours, beyond 16 px | twin |\n|---|---|---|")
     for side in (32, 64, 128, 256):
-        twin = f"{peak(side, True):.0f} MB" if side <= LARGEST_TWIN else f"some {(side / LARGEST_TWIN) ** 2:g} times that"
+        twin = f"{peak(side, True):.0f} MB" if side <= LARGEST_TWIN else "grows with the square"
         print(f"| {side} px | {peak(side, False):.0f} MB | {twin} |", flush=True)
 
 

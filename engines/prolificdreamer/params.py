@@ -315,8 +315,8 @@ class ProlificDreamerParams(Params):
     start_from: FileRef | None = Field(
         None,
         title="Go on from",
-        description="The training file of an earlier result. Give its method alone, and more steps than it has, or as "
-        "many and later stages.",
+        description="The training file of an earlier result. Give its method alone, and more steps than it has, or "
+        "as many and later stages.",
         json_schema_extra={"accept": ".safetensors"},
     )
 

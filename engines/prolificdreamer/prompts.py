@@ -62,8 +62,8 @@ def perpendicular(a: Tensor, b: Tensor) -> Tensor:  # [B, ...] twice -> [B, ...]
 def perp_neg_mix(phi: float, pole: str = "") -> tuple[dict[str, float], list[tuple[str, float]]]:
     """How to blend the texts of the sides at azimuth phi (radians): positive shares, and negatives with weights.
 
-    Names are front, side and back, or the `pole` that is looked from: overhead or bottom. The negatives push away from
-    the sides that are not seen.
+    Names are front, side and back, or the `pole` that is looked from: overhead or bottom. The negatives push away
+    from the sides that are not seen.
     """
     if pole:
         return {pole: 1.0}, []
