@@ -18,6 +18,7 @@ weights or settings stand on lines of their own. Conditions:
     rid          the defender, trained against both portrait models
     rid_keep     the defender on pictures three times as large, which keep their size; the thief shrinks them
     pgd, aspl    search against the thief's own model, as it is (AdvDM) and learning meanwhile (Anti-DreamBooth)
+    photoguard   search against its autoencoder alone
     *_unseen     the same against the other portrait model, which has an autoencoder of its own: what the thief starts
                  from was not there when the perturbation was made
 
@@ -74,7 +75,9 @@ LEARNED, HELD_OUT, DRAWN = 6, 12, 16  # pictures of an identity, and from a thie
 KEPT = "rid_keep"
 LARGER = 3  # times, pictures that keep their size
 BUDGETS = (3.0, 4.0, 6.0, 12.0, 24.0)  # grey levels: those published, and those of the pocket model
-CONDITIONS = ("none", "clean", "random", "rid", "pgd", "aspl", "rid_keep", "rid_unseen", "pgd_unseen", "aspl_unseen")
+SEARCHED = ("pgd", "photoguard", "aspl")
+UNSEEN = ("rid_unseen", *(f"{name}_unseen" for name in SEARCHED))
+CONDITIONS = ("none", "clean", "random", "rid", *SEARCHED, "rid_keep", *UNSEEN)
 WITHOUT_BUDGET = ("none", "clean")
 OTHER = {
     "portraits": "portraits_b",
@@ -162,10 +165,10 @@ class Bench:
         if job.defended:
             kept = {"larger": LARGER} if job.kind == KEPT else {}
             return {"defender": short(file_revision(self._file(job))), **kept}
-        if job.kind in ("pgd", "aspl"):
+        if job.kind in SEARCHED:
             against = short(folder_revision(self.places.assets / self._against(job)))
             way = Way("full", **self.surrogate.ways["full"])
-            how = theft.SEARCH if job.kind == "pgd" else [theft.ALTERNATION, asdict(way)]
+            how = [theft.ALTERNATION, asdict(way)] if job.kind == "aspl" else theft.SEARCH
             return {"against": against, "how": how}
         return {}
 
@@ -200,7 +203,7 @@ class Bench:
             protected = [self._kept(job, photo) for photo in self.large(job.identity)]
             return torch.stack([shrunk(photo, self.surrogate.side) for photo in protected])
         clean = self.clean(job)
-        if job.kind not in ("pgd", "aspl"):
+        if job.kind not in SEARCHED:
             return self._perturbed(job, clean)
         facts = [job.identity, job.kind, job.budget, self.maker(job), digest(to_levels(clean).tolist())]
         path = self.places.cache / f"{digest(facts)}.safetensors"
@@ -235,7 +238,7 @@ class Bench:
             job.kind,
             clean,
             eps=job.budget / GREY_LEVELS,
-            models=[self.model(self._against(job))] if job.kind in ("pgd", "aspl") else [],
+            models=[self.model(self._against(job))] if job.kind in SEARCHED else [],
             surrogate=self.surrogate,
             defend=partial(self._defended, job),
             stream=stream_of(job),

@@ -16,7 +16,7 @@ from studio.errors import InvalidInput
 
 __all__ = ["CONDITIONS", "MODELS", "SPEC", "RidParams"]
 
-Condition = Literal["clean", "rid", "random", "pgd", "aspl"]
+Condition = Literal["clean", "rid", "random", "pgd", "photoguard", "aspl"]
 MOST_FILES = 2000
 THIEF_PHOTOS = (4, 8)  # how many pictures of a person a thief needs, and uses at most
 SQUARES = 3  # of a typical photo, which is no square: one in the middle, one on either side
@@ -31,9 +31,10 @@ CONDITIONS = {
     "rid": "Protected by RID",
     "random": "Random noise of the same strength",
     "pgd": "Protected picture by picture (AdvDM)",
+    "photoguard": "Protected picture by picture, against the autoencoder alone (after PhotoGuard)",
     "aspl": "Protected together, against a model that learns them meanwhile (ASPL)",
 }
-SEARCHES = {"pgd": 100, "aspl": 200}  # training steps that take as long
+SEARCHES = {"photoguard": 60, "pgd": 100, "aspl": 200}  # training steps that take as long
 
 
 class RidParams(Params):

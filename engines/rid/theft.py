@@ -17,7 +17,7 @@ from torch import Tensor
 
 from engines.rid.identity import Recogniser
 from engines.rid.levels import stored, to_float
-from engines.rid.pgd import protect_by_alternation, protect_by_search
+from engines.rid.pgd import protect_by_alternation, protect_by_reconstruction, protect_by_search
 from engines.rid.portrait import apply_perturbation
 from engines.rid.presets import Surrogate
 from engines.rid.purify import purified
@@ -27,7 +27,7 @@ from engines.rid.thief import Stolen, Way, generate, personalise
 
 SEARCH = (10, 9)  # rounds, and steps a round, of the search
 ALTERNATION = (15, 6, 3)  # the same of ASPL, as many steps in all, and how many its surrogates learn each time
-PURPOSES = ("random", "pgd", "purify", "learn", "draw", "aspl")
+PURPOSES = ("random", "pgd", "purify", "learn", "draw", "aspl", "photoguard")
 Stream = Callable[[str], torch.Generator]  # randomness of a purpose, from its beginning each time
 OnStep = Callable[[str, int], None]  # what is done ("search", "learn", "draw"), and how many steps of it are
 
@@ -75,6 +75,8 @@ def perturbed(
             delta = defend(clean)
         case "pgd":
             delta = searched(protect_by_search, *SEARCH, prompt=surrogate.person)
+        case "photoguard":
+            delta = searched(protect_by_reconstruction, *SEARCH)
         case "aspl":
             rounds, inner, learning = ALTERNATION
             way = replace(Way("full", **surrogate.ways["full"]), steps=learning)

@@ -8,7 +8,12 @@ import torch
 import torch.nn.functional as F
 
 from engines.rid import pgd
-from engines.rid.pgd import denoising_gradient, protect_by_alternation, protect_by_search
+from engines.rid.pgd import (
+    denoising_gradient,
+    protect_by_alternation,
+    protect_by_reconstruction,
+    protect_by_search,
+)
 from engines.rid.portrait import jpeg_roundtrip
 from engines.rid.purify import WAYS, left, purified, redrawn
 from engines.rid.surrogate import Diffusion
@@ -70,6 +75,29 @@ def test_the_gradient_is_that_of_the_pictures_alone(diffusion: Diffusion):
 
 
 FULL = Way("full", 1e-2, 2, 3)
+
+
+def test_an_attack_on_the_autoencoder_spoils_what_it_gives_back(diffusion: Diffusion):
+    def spoilt(shown: torch.Tensor) -> float:
+        with torch.no_grad():
+            given = diffusion.vae.decode(diffusion.vae.encode(shown).latent_dist.mean).sample
+        return float((given - pictures()).square().mean())
+
+    told: list[int] = []
+    settings = {"eps": EPS, "rounds": 2, "inner": 5, "on_step": told.append}
+    made, again = (
+        protect_by_reconstruction(
+            [diffusion, diffusion], pictures(), generator=torch.Generator().manual_seed(0), **settings
+        )
+        for _ in range(2)
+    )
+    assert torch.equal(made, again)
+    assert told == 2 * [*range(1, 21)]
+    assert (made - pictures()).abs().max() <= EPS + 1e-6
+    assert made.abs().max() <= 1
+    signs = torch.randint(2, made.shape, generator=torch.Generator().manual_seed(1)) * 2.0 - 1
+    assert spoilt(made) > spoilt((pictures() + EPS * signs).clamp(-1, 1))
+    assert all(weight.grad is None for weight in diffusion.parameters())
 
 
 def alternated(model: Diffusion, **given) -> torch.Tensor:
