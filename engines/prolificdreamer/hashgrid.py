@@ -29,7 +29,7 @@ def hash_grid_layout(
     """Where each level's rows begin in the table, and the growth b. Rows are a multiple of 8."""
     growth = 2.0 if per_level_scale is None else per_level_scale
     if desired_resolution is not None and num_levels > 1:
-        growth = 2 ** (math.log2(desired_resolution / base_resolution) / (num_levels - 1))
+        growth = float(np.exp2(np.log2(desired_resolution / base_resolution) / (num_levels - 1)))
     offsets = [0]
     for level in range(num_levels):
         resolution = math.ceil(base_resolution * growth**level)
@@ -75,7 +75,7 @@ def _looked_up(table: Tensor, rows: Tensor) -> Tensor:  # [T, F], int64 [...] ->
     """Rows of a table. On a GPU as an embedding, whose gradient is summed in a fixed order, many parts at once."""
     if table.is_cuda:
         return F.embedding(rows.int(), table)
-    return table[rows.flatten()].view(*rows.shape, -1)
+    return table[rows.flatten()].view(*rows.shape, table.shape[1])
 
 
 def encode_quickly(
@@ -138,7 +138,7 @@ def _levels(
 ) -> tuple[list[float], list[int], list[bool]]:
     """Scale in float32, vertices an axis, and whether a level is hashed, of each level."""
     rows = np.diff(offsets)
-    logarithm = np.log2(np.float32(growth)).astype(np.float32)
+    logarithm = np.float32(math.log2(growth))  # rounded once, as the released code hands it to its kernel
     scales = [float(np.exp2(np.float32(n) * logarithm) * np.float32(base) - np.float32(1)) for n in range(len(rows))]
     sizes = [math.ceil(scale) + (1 if align_corners else 2) for scale in scales]
     return scales, sizes, [size**dim > int(count) for size, count in zip(sizes, rows, strict=True)]

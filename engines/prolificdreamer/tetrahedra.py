@@ -36,12 +36,14 @@ def edges_of(faces: Tensor) -> tuple[Tensor, Tensor]:  # [E, 2], int64 [F, 3]: t
 
 
 def normal_consistency(verts: Tensor, faces: Tensor) -> Tensor:  # []
-    """Mean of 1 - cos between the normals of faces that share an edge; edges of one face do not count."""
+    """Mean of 1 - cos between the normals of faces that share an edge; edges of one face do not count. 0 of none."""
     edges, bounding = edges_of(faces)
     order = bounding.flatten().argsort(stable=True)
     counts = torch.bincount(bounding.flatten(), minlength=len(edges))
     first = torch.cumsum(counts, 0) - counts
     shared = first[counts == 2]
+    if not len(shared):
+        return verts.sum() * 0
     owner = order // 3
     normals = face_normals(verts, faces)
     one, other = normals[owner[shared]], normals[owner[shared + 1]]
@@ -49,7 +51,9 @@ def normal_consistency(verts: Tensor, faces: Tensor) -> Tensor:  # []
 
 
 def laplacian_loss(verts: Tensor, faces: Tensor) -> Tensor:  # []
-    """Mean length of deg v - sum of neighbours: the uniform Laplacian, not normalised."""
+    """Mean length of deg v - sum of neighbours: the uniform Laplacian, not normalised. 0 of no mesh."""
+    if not len(verts):
+        return verts.sum()
     edges, _ = edges_of(faces)
     both = torch.cat([edges, edges.flip(1)])
     degree = torch.bincount(both[:, 0], minlength=len(verts)).to(verts.dtype)

@@ -102,10 +102,11 @@ def vsd_gradient(
 def gradient_loss(latents: Tensor, grad: Tensor) -> Tensor:  # [B, ...], [B, ...] -> []
     """A loss whose derivative is grad / B: half the summed square of x - stop(x - g), over B.
 
-    A sum, not a mean, over elements: with a mean the regularisers would win by four orders of magnitude.
+    A sum, not a mean, over elements: with a mean the regularisers would win by four orders of magnitude. Written so
+    that the derivative is exact where the square overflows.
     """
-    target = (latents - grad).detach()
-    return 0.5 * (latents - target).square().sum() / len(latents)
+    grad = grad.detach()
+    return (0.5 * grad.square().sum() + ((latents - latents.detach()) * grad).sum()) / len(latents)
 
 
 def denoising_target(x0: Tensor, noise: Tensor, alpha_bar: Tensor, prediction_type: Prediction) -> Tensor:

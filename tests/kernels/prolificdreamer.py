@@ -86,14 +86,15 @@ def composite(inputs: Arrays, kwargs: dict[str, Any]) -> dict[str, Any]:
 def render_rays(inputs: Arrays, kwargs: dict[str, Any]) -> dict[str, Any]:
     """The analytic field of the case, as its meta data describes it."""
     given = tensors(inputs)
-    centre = torch.tensor([0.1, -0.05, 0.2])
+    centre = torch.tensor([0.1, -0.05, 0.2], dtype=torch.float64)
 
     def field(x: Tensor) -> tuple[Tensor, Tensor]:
-        sigma = torch.nn.functional.softplus(10 * (1 - (x - centre).norm(dim=-1) / 0.5))
+        sigma = torch.nn.functional.softplus(10 * (1 - (x - centre.to(x.dtype)).norm(dim=-1) / 0.5))
         return sigma, torch.sigmoid(3 * torch.sin(4 * x))
 
     numbers = without(kwargs, "perturb", "shading", "field")
-    return vars(volume.render_rays(field, given["rays_o"], given["rays_d"], bg=given["bg"], **numbers))
+    rays = given.pop("rays_o"), given.pop("rays_d")
+    return vars(volume.render_rays(field, *rays, **given, **numbers))  # bg, and random numbers where they are given
 
 
 def hash_grid_encode(inputs: Arrays, kwargs: dict[str, Any]) -> dict[str, Any]:

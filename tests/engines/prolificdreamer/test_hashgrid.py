@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from engines.prolificdreamer import hashgrid
 from engines.prolificdreamer.hashgrid import dense_volumes, encode_quickly, hash_grid_encode, hash_grid_layout
 
 
@@ -71,3 +73,18 @@ def test_the_quick_way_is_the_plain_way(interpolation: str, levels: int, log2_ta
     for plain, quick in zip(*found, strict=True):
         torch.testing.assert_close(quick, plain, atol=1e-9, rtol=1e-9)
     assert len(dense_volumes(table, offsets, growth, 4)) == dense
+
+
+def test_no_points_have_no_features():
+    offsets, growth = hash_grid_layout(4, 16, 128, 12)
+    table = torch.randn(int(offsets[-1]), 2)
+    for encode in (hash_grid_encode, encode_quickly):
+        assert encode(torch.zeros(0, 3), table, offsets, growth, 16).shape == (0, 8)
+
+
+def test_resolutions_and_scales_round_as_the_released_code_does():
+    for base, desired, levels, rows in ((16, 48, 6, 246184), (16, 100, 7, 1237592), (8, 48, 8, 237848)):
+        assert hash_grid_layout(levels, base, desired, 19)[0][-1] == rows
+    offsets, growth = hash_grid_layout(16, 16, 2048, 19)
+    scales = hashgrid._levels(tuple(offsets.tolist()), growth, 16, False, 3)[0]
+    assert scales[15] == float(np.exp2(np.float32(15) * np.float32(np.log2(growth))) * np.float32(16) - np.float32(1))

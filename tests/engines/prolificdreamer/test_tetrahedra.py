@@ -63,3 +63,16 @@ def test_a_rough_surface_costs_more_than_a_smooth_one():
 def test_a_flat_open_sheet_is_perfectly_consistent():
     verts = torch.tensor([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]])
     assert normal_consistency(verts, torch.tensor([[0, 1, 2], [0, 2, 3]])) == pytest.approx(0, abs=1e-6)
+
+
+def test_what_has_no_neighbours_costs_nothing():
+    verts = torch.eye(3, requires_grad=True)
+    alone, none = torch.tensor([[0, 1, 2]]), torch.zeros(0, 3, dtype=torch.int64)
+    empty = torch.zeros(0, 3, requires_grad=True)
+    for loss in (
+        normal_consistency(verts, alone),
+        normal_consistency(empty, none),
+        laplacian_loss(empty, none),
+    ):
+        assert loss == 0
+        loss.backward()

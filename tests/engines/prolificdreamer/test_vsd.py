@@ -77,3 +77,9 @@ def test_the_loss_has_the_gradient_and_no_other():
     )  # the derivative that is asked for
     gradient_loss(latents, grad).backward()
     torch.testing.assert_close(latents.grad, grad / 3)
+
+
+def test_a_huge_gradient_stays_itself():
+    latents, huge = torch.zeros(2, 4, 2, 2, requires_grad=True), torch.full((2, 4, 2, 2), torch.finfo().max)
+    gradient_loss(latents, huge).backward()
+    torch.testing.assert_close(latents.grad, huge / 2)
