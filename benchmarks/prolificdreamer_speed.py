@@ -38,7 +38,7 @@ from engines.prolificdreamer.renderer import Regularisers, RenderConfig, Rendere
 from engines.prolificdreamer.streams import Streams
 from engines.prolificdreamer.teacher import Teacher, frozen
 from engines.prolificdreamer.texture import TextureConfig, TextureStage
-from engines.prolificdreamer.viewpoints import turntable
+from engines.prolificdreamer.viewpoints import Views, turntable
 from engines.prolificdreamer.volume import composite, sample_pdf, sample_weights
 
 SAMPLES, IMPORTANCE = 64, 32  # released
@@ -51,6 +51,11 @@ WORDING = Wording("a red car")
 def streams() -> Streams:
     """Randomness from a fixed seed."""
     return Streams(lambda seed: torch.Generator().manual_seed(seed), "speed")
+
+
+def view(index: int) -> Views:
+    """The only camera of a step."""
+    return turntable(1, radius=1.8, theta_deg=70, fovy=45, start_deg=37.0 * index)
 
 
 def small_teacher(cells: int = 16) -> Teacher:
@@ -109,7 +114,7 @@ def reference_render(field: Field, o: Tensor, d: Tensor, jitter: Tensor, u: Tens
 def released_step(stage: NerfStage, side: int, index: int) -> None:
     """The step of the first stage with the released renderer: phi is asked once."""
     distiller = stage.distiller
-    views = turntable(1, radius=1.8, theta_deg=70, fovy=45, start_deg=37.0 * index)
+    views = view(index)
     image = reference_image(stage, side, index)
     gradient, latents, _ = distiller.look(image.detach(), views, index, stage.streams)
     stage.optimisers[0].zero_grad(set_to_none=True)
@@ -120,7 +125,7 @@ def released_step(stage: NerfStage, side: int, index: int) -> None:
 
 def reference_image(stage: NerfStage, side: int, index: int) -> Tensor:  # [1, 3, side, side]
     """A view as the released code renders it, ready to go back through."""
-    views = turntable(1, radius=1.8, theta_deg=70, fovy=45, start_deg=37.0 * index)
+    views = view(index)
     o, d = views.rays(side)
     draw = torch.Generator().manual_seed(index)
     jitter, u = torch.rand(len(o), SAMPLES, generator=draw), torch.rand(len(o), IMPORTANCE, generator=draw)
@@ -132,7 +137,7 @@ def asked_again(distiller: Distiller, index: int) -> None:
     """The second branch of threestudio's estimator, without a camera, whose answer has weight zero."""
     assert distiller.estimator is not None
     latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(index))
-    views = turntable(1, radius=1.8, theta_deg=70, fovy=45)
+    views = view(0)
     text, hidden = distiller.teacher.text([WORDING.plain]), torch.ones(1, dtype=torch.bool)
     distiller.estimator(latents, torch.tensor([500]), text, views.c2w, hidden)
 
@@ -208,7 +213,7 @@ def report(rounds: int, side: int) -> None:
 
 def rendered(stage: NerfStage, side: int, index: int) -> None:
     """A render of ours, and back."""
-    views = turntable(1, radius=1.8, theta_deg=70, fovy=45, start_deg=37.0 * index)
+    views = view(index)
     grid = stage._renewed_grid(0, index)
     wanted = torch.ones(1, 3, side, side)
     off = Regularisers(entropy=0.0)
@@ -259,7 +264,7 @@ def grown(side: int, twin: bool) -> float:
     torch.set_num_threads(1)
     particle = Field(FIELD, streams().at("field"))
     renderer = Renderer(RenderConfig(SAMPLES, IMPORTANCE, chunk=1024, density_noise=False))
-    views = turntable(1, radius=1.8, theta_deg=70, fovy=45)
+    views = view(0)
 
     def once(side: int) -> None:
         if twin:
@@ -286,13 +291,13 @@ def memory() -> None:
 def check_twin() -> None:
     """The twin and ours draw the same picture: they differ in what they evaluate, not in what they see."""
     particle = Field(FIELD, streams().at("field"))
-    o, d = turntable(1, radius=1.8, theta_deg=70, fovy=45).rays(16)
+    o, d = view(0).rays(16)
     middle = torch.full((256, SAMPLES), 0.5)
     u = ((torch.arange(IMPORTANCE) + 0.5) / IMPORTANCE).expand(256, -1)
     theirs = reference_render(particle, o, d, middle, u).view(1, 16, 16, 3).permute(0, 3, 1, 2)
     renderer = Renderer(RenderConfig(SAMPLES, IMPORTANCE, density_noise=False))
     grey = torch.full((1, 3), 0.5)
-    ours, _, _ = renderer.look(particle, turntable(1, radius=1.8, theta_deg=70, fovy=45), 16, backdrop=grey)
+    ours, _, _ = renderer.look(particle, view(0), 16, backdrop=grey)
     torch.testing.assert_close(ours, theirs.detach(), atol=1e-4, rtol=0)
 
 

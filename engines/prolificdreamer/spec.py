@@ -264,7 +264,7 @@ PUBLISHED: dict[str, Any] = {
     "checkpoint_every": 500,
 }
 
-TO_GO_ON = ("glb", "video", "ply", "obj", "field", "training")  # of runs that are worth more steps
+TO_GO_ON = (*ProlificDreamerParams.model_fields["formats"].default, "training")  # of runs worth more steps
 
 PRESETS: dict[str, dict[str, Any]] = {
     "preview": {"task": "object", "model": "pocket", "prompt": "a red car", "methods": ("vsd", "sds")},

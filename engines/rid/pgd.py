@@ -9,6 +9,7 @@ maker of the targets that the defender's regression learns from.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,7 @@ from engines.rid.thief import Way, class_latents, personalise
 
 STEP_SHARE = 0.1  # of the budget: 1.2/255 of 12/255
 OnStep = Callable[[int], None]
+Slope = Callable[[Tensor], Tensor]  # pictures -> the gradient of what is climbed, [B, 3, S, S] both
 
 
 def protect_by_search(
@@ -35,13 +37,9 @@ def protect_by_search(
     on_step: OnStep = lambda done: None,
 ) -> Tensor:  # [B, 3, S, S], within eps of the pictures and within [-1, 1]
     """The protected pictures, by surrogates that stay as they are."""
-    words = [model.embed([prompt]).detach() for model in models]
+    slopes = [_denoising(model, model.embed([prompt]).detach(), generator) for model in models]
     climb = _Climb(pictures, eps, generator, momentum, on_step)
-    current = pictures.clone()
-    for _ in range(rounds):
-        made = [climb(model, said, current, inner) for model, said in zip(models, words, strict=True)]
-        current = ensemble_average(made)
-    return current
+    return climb.together(slopes, pictures.clone(), rounds, inner)
 
 
 def protect_by_reconstruction(
@@ -59,20 +57,10 @@ def protect_by_reconstruction(
     Climbs how far what an autoencoder gives back is from the picture; no target latents, and no denoiser is asked.
     The first step is drawn, a tenth of the budget in any direction.
     """
-    size = {"alpha": STEP_SHARE * eps, "eps": eps}
+    slopes = [partial(reconstruction_gradient, model, wanted=pictures) for model in models]
     begun = STEP_SHARE * eps * (2 * torch.rand(pictures.shape, generator=generator) - 1).to(pictures)
-    current, done = (pictures + begun).clamp(-1, 1), 0
-    for _ in range(rounds):
-        made = []
-        for model in models:
-            moved = current
-            for _ in range(inner):
-                moved = pgd_step(moved, pictures, reconstruction_gradient(model, moved, pictures), **size)
-                done += 1
-                on_step(done)
-            made.append(moved)
-        current = ensemble_average(made)
-    return current
+    climb = _Climb(pictures, eps, generator, False, on_step)
+    return climb.together(slopes, (pictures + begun).clamp(-1, 1), rounds, inner)
 
 
 def protect_by_alternation(
@@ -120,7 +108,7 @@ def protect_by_alternation(
     for _ in range(rounds):
         made = []
         for index in range(len(surrogates)):
-            made.append(climb(*taught(index, pictures), current, inner))
+            made.append(climb(_denoising(*taught(index, pictures), generator), current, inner))
             surrogates[index], _ = taught(index, made[-1])
         current = ensemble_average(made)
     return current
@@ -134,7 +122,7 @@ def _prior(model: Diffusion, pictures: Tensor, way: Way, person: str, climb: _Cl
 
 
 class _Climb:
-    """Steps up the denoising loss within the budget; counts them over all models, and keeps their momentum."""
+    """Steps up a slope within the budget; counts them over all slopes, and keeps their momentum."""
 
     def __init__(
         self, pictures: Tensor, eps: float, generator: torch.Generator, momentum: bool, on_step: OnStep
@@ -143,12 +131,12 @@ class _Climb:
         self.memory = torch.zeros(len(pictures), 1, 1, 1).to(pictures) if momentum else None
         self.done = 0
 
-    def __call__(self, model: Diffusion, words: Tensor, start: Tensor, steps: int) -> Tensor:  # words [1, T, D]
+    def __call__(self, slope: Slope, start: Tensor, steps: int) -> Tensor:
         """Where `steps` steps from `start` lead, [B, 3, S, S]."""
-        words, moved = words.expand(len(start), -1, -1), start
+        moved = start
         size = {"alpha": STEP_SHARE * self.eps, "eps": self.eps}
         for _ in range(steps):
-            gradient = denoising_gradient(model, moved, words, self.generator)
+            gradient = slope(moved)
             if self.memory is None:
                 moved = pgd_step(moved, self.pictures, gradient, **size)
             else:
@@ -157,9 +145,21 @@ class _Climb:
             self.on_step(self.done)
         return moved
 
+    def together(self, slopes: Sequence[Slope], start: Tensor, rounds: int, inner: int) -> Tensor:
+        """Where rounds lead in which every slope is climbed from the mean of what the round before made of all."""
+        current = start
+        for _ in range(rounds):
+            current = ensemble_average([self(slope, current, inner) for slope in slopes])
+        return current
+
     def again(self, learned: int) -> None:
         """Something else than a step was done."""
         self.on_step(self.done)
+
+
+def _denoising(model: Diffusion, words: Tensor, generator: torch.Generator) -> Slope:  # words [1, T, D]
+    """The slope of the denoising loss, with fresh noise at every step."""
+    return lambda moved: denoising_gradient(model, moved, words.expand(len(moved), -1, -1), generator)
 
 
 def denoising_gradient(
