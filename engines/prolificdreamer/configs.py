@@ -60,9 +60,9 @@ def times_of(params: ProlificDreamerParams, part: Part) -> TimeRange:
     if part in ("geometry", "texture"):  # published: the late range throughout
         late = params.t_max_late if params.anneal else params.t_max
         return TimeRange(params.t_min, late, late, -1)
-    anneal = -1
-    if params.anneal:
-        anneal = 3 * steps // 5 if params.anneal_step is None else params.anneal_step * _each(params, part)
+    if not params.anneal:
+        return TimeRange(params.t_min, params.t_max, params.t_max, -1)
+    anneal = 3 * steps // 5 if params.anneal_step is None else params.anneal_step * _each(params, part)
     return TimeRange(
         params.t_min,
         params.t_max,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from engines.prolificdreamer.distillation import Distiller, load_optimiser, optimiser_state
-from engines.prolificdreamer.meshes import Density, Surface, evaluated
+from engines.prolificdreamer.meshes import LOWERED, Density, Surface, evaluated
 from engines.prolificdreamer.raster import Rasteriser, pooled, vertex_normals
 from engines.prolificdreamer.streams import Streams
 from engines.prolificdreamer.tetrahedra import (
@@ -68,11 +68,13 @@ def shape_from(density: Density, threshold: float, grid: int, bound: float, devi
     Raises InvalidInput if the field is empty.
     """
     points, tets = (part.to(device) for part in tetrahedral_grid(grid))
-    values = evaluated(density, points * bound)
-    used = threshold
-    while used > float(values.max()) and used > 1e-6:
-        used /= 2
-    dense = points[values > used]
+    on_border = (points.abs() >= 1 - 1e-6).any(dim=1)  # closed, whatever is there
+    inner = points[~on_border]
+    values = evaluated(density, inner * bound)
+    used, most = threshold, float(values.max())
+    while used >= most and used > 1e-6:
+        used *= LOWERED
+    dense = inner[values > used]
     if not len(dense):
         raise InvalidInput(
             "The field of the first stage is empty: there is no surface to refine.",
@@ -82,7 +84,6 @@ def shape_from(density: Density, threshold: float, grid: int, bound: float, devi
     half = min(1.0, float(dense.abs().max()) + MARGIN) * bound
     fitted = points * half
     sdf = (evaluated(density, fitted) - used).clamp(-1, 1)
-    on_border = (points.abs() >= 1 - 1e-6).any(dim=1)
     sdf[on_border] = sdf[on_border].clamp(max=-0.01)
     return Shape(fitted, tets, sdf, grid).to(device), used
 

@@ -63,7 +63,7 @@ def extract(density: Density, threshold: float, resolution: int, bound: float, d
     on_border = (points.abs() >= bound - 1e-6).any(dim=1)
     used = threshold
     most = float(values[~on_border].max())
-    while used > most and most > 1e-6:
+    while used >= most and most > 1e-6:
         used *= LOWERED
     signed = torch.where(on_border, torch.full_like(values, -1e-3), values - used)  # closed at the cube's faces
     verts, faces = marching_tetrahedra(points, signed, tets)

@@ -12,7 +12,7 @@ from typing import Any
 from engines.prolificdreamer.configs import Part, guidance_of, learning_of, wording_of
 from engines.prolificdreamer.distillation import Distiller
 from engines.prolificdreamer.params import ProlificDreamerParams
-from engines.prolificdreamer.pipeline import lend_estimator, lend_teacher, weights_of
+from engines.prolificdreamer.pipeline import lend_estimator, lend_teacher, second_weights, weights_of
 from engines.prolificdreamer.presets import METHODS
 from engines.prolificdreamer.streams import Streams
 from engines.prolificdreamer.teacher import Teacher
@@ -28,6 +28,9 @@ class MethodWork:
     def __init__(self, ctx: Context, params: ProlificDreamerParams) -> None:
         self.ctx, self.params = ctx, params
         self.weights = weights_of(params.model, ctx)
+        self.second = None  # what is missing is told before anything is trained, not when phi is wanted
+        if params.estimator == "lora_separate" and any(METHODS[m].algorithm == "vsd" for m in params.methods):
+            self.second = second_weights(params.model, ctx)
         self.wording = wording_of(params)
         self.streams = Streams(ctx.generator, "prolificdreamer", params.seed)
         self.reached = 0
@@ -83,7 +86,7 @@ class MethodWork:
                 made = lend_estimator(
                     self.ctx,
                     self.params.estimator,
-                    self.params.model,
+                    self.second,
                     teacher,
                     self.params.rank,
                     streams.at("estimator"),

@@ -146,10 +146,11 @@ class ObjectWork(MethodWork):
             )
         done, later = int(kept["steps"]), self.params.stages != ("nerf",)
         if done > stage.steps or (done == stage.steps and not later):
-            enough = done // self.params.particles
+            each, rest = divmod(done, self.params.particles)  # steps are said for one particle
+            later_too = "" if rest else f", or for {each} and later stages"
             raise InvalidInput(
                 f"The training file has {done} steps already; {stage.steps} are asked for.",
-                f"Ask for more than {enough}, or for {enough} and later stages.",
+                f"Ask for {each + 1} or more{later_too}.",
                 field="iterations",
             )
         # Handed to `train` as if it were a checkpoint of this stage.

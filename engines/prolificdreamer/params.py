@@ -95,7 +95,9 @@ class ProlificDreamerParams(Params):
         description="After annealing: only details are changed then; published: 0.5.",
     )
     anneal: bool = Field(
-        True, title="Anneal times", description="Off: the largest time stays. Some prompts like that."
+        True,
+        title="Anneal times",
+        description="Off: the largest time stays, whatever the way of annealing. Some prompts like that.",
     )
     anneal_step: int | None = Field(
         None, ge=0, title="Anneal at step", description="Published: 5000 of 25000; empty: after three fifths."

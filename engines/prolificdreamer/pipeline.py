@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 
@@ -46,11 +45,28 @@ def lend_teacher(ctx: Context, weights: Weights[Source], wording: Wording) -> It
             unet.to(memory_format=torch.contiguous_format)
 
 
+def second_weights(preset: str, ctx: Context) -> Weights[Source]:
+    """The folder of the model that "lora_separate" stands on. Raises WeightsMissing, or InvalidInput for none."""
+    source = MODELS[preset].estimator
+    if source is None:
+        raise InvalidInput(
+            f"{MODELS[preset].title} has no second model for the estimator.",
+            "Choose adapters on the teacher, a copy or the small network.",
+            field="estimator",
+        )
+    return Weights.find(f"{preset}-estimator", source, ctx.weights)
+
+
 @contextmanager
 def lend_estimator(
-    ctx: Context, kind: str, preset: str, teacher: Teacher, rank: int, generator: torch.Generator
+    ctx: Context,
+    kind: str,
+    second: Weights[Source] | None,  # for "lora_separate"
+    teacher: Teacher,
+    rank: int,
+    generator: torch.Generator,
 ) -> Iterator[Estimator]:
-    """phi: copy, lora, lora_separate or small. Raises WeightsMissing, or InvalidInput where there is none."""
+    """phi: copy, lora, lora_separate or small."""
     if kind == "copy":
         with copy_estimator(teacher.unet, teacher.prediction_type, generator) as estimator:
             yield estimator
@@ -61,22 +77,13 @@ def lend_estimator(
         with small_estimator(teacher.channels, teacher.cells, ctx.device, generator) as estimator:
             yield estimator
     else:
+        assert second is not None
+        dtype = precision(second.source, ctx.device)
         with (
-            _second_model(ctx, preset) as (unet, scheduler),
-            lora_estimator(unet, scheduler.get("prediction_type", "epsilon"), rank, generator) as estimator,
+            second.lend(ctx, "unet", dtype=dtype) as parts,
+            frozen(parts["unet"]),
+            lora_estimator(
+                parts["unet"], second.config("scheduler").get("prediction_type", "epsilon"), rank, generator
+            ) as estimator,
         ):
             yield estimator
-
-
-@contextmanager
-def _second_model(ctx: Context, preset: str) -> Iterator[tuple[Any, dict[str, Any]]]:
-    source = MODELS[preset].estimator
-    if source is None:
-        raise InvalidInput(
-            f"{MODELS[preset].title} has no second model for the estimator.",
-            "Choose adapters on the teacher, a copy or the small network.",
-            field="estimator",
-        )
-    weights = Weights.find(f"{preset}-estimator", source, ctx.weights)
-    with weights.lend(ctx, "unet", dtype=precision(source, ctx.device)) as parts, frozen(parts["unet"]):
-        yield parts["unet"], weights.config("scheduler")

@@ -17,14 +17,14 @@ def timestep_bounds(
     t_max_late: float = 0.5,
     anneal_step: int = 5000,  # negative: never
     mode: Literal["step", "ramp", "sqrt"] = "step",
-    ramp_end: int | None = None,
+    ramp_end: int | None = None,  # None: the step after `anneal_step`, as threestudio's
     total_steps: int | None = None,
 ) -> tuple[int, int]:
     """The least and the largest timestep of a training step, both included.
 
     step: the largest falls to `t_max_late` at `anneal_step`. ramp: it falls linearly from there to `ramp_end`. sqrt:
     one timestep only, from `t_max` to `t_min` with the square root of the share of `total_steps` that is done. Raises
-    ValueError for an unknown mode or a missing end.
+    ValueError for an unknown mode, or for sqrt without `total_steps`.
     """
     count = num_train_timesteps
     if mode == "sqrt":
@@ -33,9 +33,8 @@ def timestep_bounds(
         at = int(count * (t_min + (t_max - t_min) * (1 - math.sqrt(step / total_steps))))
         return at, at
     if mode == "ramp":
-        if ramp_end is None:
-            raise ValueError("a ramp needs ramp_end")
-        largest = _between(anneal_step, t_max, t_max_late, ramp_end, step) if anneal_step >= 0 else t_max
+        end = anneal_step + 1 if ramp_end is None else ramp_end
+        largest = _between(anneal_step, t_max, t_max_late, end, step) if anneal_step >= 0 else t_max
     elif mode == "step":
         largest = t_max_late if 0 <= anneal_step <= step else t_max
     else:
@@ -92,5 +91,7 @@ def scheduled_value(spec: float | Sequence[float], step: int, epoch: float = 0.0
 
 
 def _between(start: float, value: float, end_value: float, end: float, now: float) -> float:
+    if end <= start:  # no way to go: all at once, after the start
+        return end_value if now > start else value
     share = min(1.0, max(0.0, (now - start) / (end - start)))
     return value + (end_value - value) * share

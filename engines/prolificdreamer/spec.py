@@ -90,6 +90,12 @@ def _check_times(params: ProlificDreamerParams) -> None:
             "t_max_late",
         )
     steps = params.playground_iterations if params.task == "playground" else params.iterations
+    if params.anneal and params.anneal_step is not None and params.time_mode == "sqrt":
+        raise _refuse(
+            f"A single falling timestep falls from the first step on, not from step {params.anneal_step}.",
+            "Leave the step empty, or choose another way of annealing.",
+            "anneal_step",
+        )
     if params.anneal and params.anneal_step is not None and params.anneal_step >= steps:
         raise _refuse(
             f"Times would be annealed at step {params.anneal_step}, after the end at {steps}.",
@@ -142,10 +148,11 @@ def _check_schedule(schedule: Schedule, name: str) -> None:
     count = len(schedule)
     if count not in (1, 3) and (count < 4 or count % 2):
         raise _refuse(f"A schedule of {count} numbers.", "Give 1, 3, 4 or any larger even count of numbers.", name)
-    ends = [schedule[2]] if count == 3 else [schedule[0], *schedule[3::2]] if count >= 4 else []
+    given = [schedule[2]] if count == 3 else [schedule[0], *schedule[3::2]] if count >= 4 else []
+    ends = [round(end) for end in given]  # steps are whole numbers, see `params.knots`
     if any(b <= a for a, b in zip(ends, ends[1:], strict=False)) or any(end < 0 for end in ends):
-        raise _refuse("The steps of the schedule do not rise.", "Put them in order.", name)
-    if count == 3 and schedule[2] <= 0:
+        raise _refuse("The steps of the schedule do not rise.", "Put whole numbers in order.", name)
+    if count == 3 and ends[0] == 0:
         raise _refuse("The schedule ends at step 0.", "Give a later step, or one number.", name)
 
 

@@ -25,7 +25,10 @@ def timestep_bounds(inputs: Arrays, kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def scheduled_value(inputs: Arrays, kwargs: dict[str, Any]) -> dict[str, Any]:
-    return {"value": np.array([schedules.scheduled_value(kwargs["spec"], int(step)) for step in inputs["step"]])}
+    epochs = np.broadcast_to(inputs.get("epoch", kwargs.get("epoch", 0)), inputs["step"].shape)
+    pairs = zip(inputs["step"], epochs, strict=True)
+    values = [schedules.scheduled_value(kwargs["spec"], int(step), float(epoch)) for step, epoch in pairs]
+    return {"value": np.array(values)}
 
 
 def vsd_gradient(inputs: Arrays, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -59,11 +62,13 @@ def score_estimator_loss(inputs: Arrays, kwargs: dict[str, Any]) -> dict[str, An
 
 
 def random_orbit_cameras(inputs: Arrays, kwargs: dict[str, Any]) -> dict[str, Any]:
+    ranges = without(kwargs, "right_handed")
     orbit = dict(
-        zip(("radius", "theta", "phi"), cameras.orbit_from_uniforms(**tensors(inputs), **kwargs), strict=True)
+        zip(("radius", "theta", "phi"), cameras.orbit_from_uniforms(**tensors(inputs), **ranges), strict=True)
     )
     view = cameras.view_direction_index(orbit["theta"], orbit["phi"])
-    return {"c2w": cameras.orbit_c2w(**orbit, right_handed=False), "view_index": view, **orbit}
+    pose = cameras.orbit_c2w(**orbit, right_handed=kwargs.get("right_handed", False))
+    return {"c2w": pose, "view_index": view, **orbit}
 
 
 def orbit_c2w(inputs: Arrays, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -97,10 +102,22 @@ def render_rays(inputs: Arrays, kwargs: dict[str, Any]) -> dict[str, Any]:
     return vars(volume.render_rays(field, *rays, **given, **numbers))  # bg, and random numbers where they are given
 
 
+def layout(kwargs: dict[str, Any]) -> tuple[Tensor, float]:
+    """`input_dim` is the encoder's word for `dim`; features and interpolation do not change where rows begin."""
+    numbers = without(kwargs, "level_dim", "interpolation", "input_dim")
+    if "input_dim" in kwargs:
+        numbers["dim"] = kwargs["input_dim"]
+    return hashgrid.hash_grid_layout(**numbers)
+
+
+def hash_grid_layout(inputs: Arrays, kwargs: dict[str, Any]) -> dict[str, Any]:
+    return dict(zip(("offsets", "per_level_scale"), layout(kwargs), strict=True))
+
+
 def hash_grid_encode(inputs: Arrays, kwargs: dict[str, Any]) -> dict[str, Any]:
     given = tensors(inputs)
     x, table = given["x"].requires_grad_(), given["table"].requires_grad_()
-    _, growth = hashgrid.hash_grid_layout(**without(kwargs, "level_dim", "interpolation"))
+    _, growth = layout(kwargs)
     features = hashgrid.hash_grid_encode(
         x,
         table,
@@ -182,7 +199,7 @@ CASES: dict[str, Adapter] = {
     "prolificdreamer.sample_pdf": returns(volume.sample_pdf, "samples"),
     "prolificdreamer.render_rays": render_rays,
     "prolificdreamer.hash_grid_encode": hash_grid_encode,
-    "prolificdreamer.hash_grid_layout": returns(hashgrid.hash_grid_layout, "offsets", "per_level_scale"),
+    "prolificdreamer.hash_grid_layout": hash_grid_layout,
     "prolificdreamer.frequency_encode": returns(volume.frequency_encode, "features"),
     "prolificdreamer.density_blob": density_blob,
     "prolificdreamer.regularizers": regularizers,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import trimesh
 from torch import Tensor
 
 from engines.prolificdreamer.exhibit import obj_files
+from engines.prolificdreamer.geometry import shape_from
 from engines.prolificdreamer.meshes import (
     Surface,
     baked,
@@ -59,6 +62,23 @@ def test_a_threshold_that_finds_nothing_is_lowered_and_said():
     assert len(thin.faces) > 50
     assert thin.threshold < 2
     assert "Nothing is as dense as 10" in thin.note
+
+
+@pytest.mark.parametrize("part", [extract, shape_from])
+def test_what_lies_on_the_border_is_no_reason_to_keep_a_threshold(part: Callable[..., Any]):
+    """There the surface is closed, whatever the field says."""
+
+    def border(points: torch.Tensor) -> torch.Tensor:
+        return torch.where((points.abs() > 0.99).any(dim=1), 50.0, ball(points) / 10)
+
+    if part is extract:
+        made = extract(border, 10.0, 16, 1.0, "cpu")
+        used, faces = made.threshold, made.faces
+    else:
+        shape, used = shape_from(border, 10.0, 16, 1.0, "cpu")
+        faces = shape.surface()[1]
+    assert used < 2
+    assert len(faces) > 50
 
 
 def test_an_empty_field_is_said():

@@ -217,6 +217,18 @@ def test_a_training_file_of_a_stopped_run_says_how_far_it_came(small: Path):
             run(refused, params(methods=("vsd",), start_from=FileRef(sha256=TRAINING), **changes))
 
 
+def test_how_far_a_training_file_came_is_said_for_one_particle(small: Path):
+    ctx = made(params(methods=("sds",), particles=3, formats=("field", "training")), enough_at=5)
+    assert bundle.unpack(ctx.files["sds-7-training.safetensors"])["steps"] == 4
+    following = FakeContext(models=ctx.models)
+    following.uploads = {TRAINING: ctx.files["sds-7-training.safetensors"]}
+    more = params(methods=("sds",), particles=3, formats=("field",), start_from=FileRef(sha256=TRAINING))
+    with pytest.raises(InvalidInput) as caught:
+        run(following, more.model_copy(update={"iterations": 1}))
+    assert caught.value.remedy == "Ask for 2 or more."
+    run(following, more.model_copy(update={"iterations": 2}))
+
+
 def test_colouring_does_not_change_the_surface_it_colours(small: Path):
     places = []
     for steps in (1, 4):
@@ -286,8 +298,10 @@ def test_missing_weights_name_command_size_and_licence(tmp_path: Path, model: st
 def test_a_second_model_that_is_missing_is_named(published: Path, tmp_path: Path):
     name = "sd2-community--stable-diffusion-2-1-base"
     shutil.copytree(published / name, tmp_path / name)
+    ctx = FakeContext(tmp_path)
     with pytest.raises(WeightsMissing, match=r"Stable Diffusion 2\.1 are"):
-        run(FakeContext(tmp_path), params(model="full", methods=("vsd",)))
+        run(ctx, params(model="full", methods=("sds", "vsd")))
+    assert not ctx.files  # told before the other method is made
 
 
 def test_a_fallback_is_found(published: Path, tmp_path: Path):

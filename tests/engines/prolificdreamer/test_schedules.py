@@ -17,6 +17,9 @@ def test_the_largest_timestep_falls_at_its_step_or_never():
 def test_a_ramp_and_a_square_root():
     ramp = {"mode": "ramp", "anneal_step": 100, "ramp_end": 300}
     assert [timestep_bounds(step, **ramp)[1] for step in (0, 100, 200, 300, 900)] == [980, 980, 740, 500, 500]
+    for end in ({}, {"ramp_end": 100}):  # threestudio's falls within a step, and the step itself is still early
+        steep = {"mode": "ramp", "anneal_step": 100, **end}
+        assert [timestep_bounds(step, **steep)[1] for step in (99, 100, 101)] == [980, 980, 500]
     root = {"mode": "sqrt", "t_min": 0.25, "t_max": 0.75, "total_steps": 400}
     assert [timestep_bounds(step, **root) for step in (0, 100, 400)] == [(750, 750), (500, 500), (250, 250)]
 

@@ -13,6 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from engines.prolificdreamer import estimate as cost
+from engines.prolificdreamer.configs import times_of
 from engines.prolificdreamer.params import ProlificDreamerParams, knots
 from engines.prolificdreamer.presets import METHODS, MODELS
 from engines.prolificdreamer.spec import METRICS, PRESETS, SPEC, known_words
@@ -40,6 +41,7 @@ def params(**changes: Any) -> ProlificDreamerParams:
         ({"particles": 5}, "particles"),
         ({"t_min": 0.6, "t_max": 0.5}, "t_min"),
         ({"t_min": 0.5, "t_max_late": 0.4}, "t_max_late"),
+        ({"anneal_step": 100, "time_mode": "sqrt"}, "anneal_step"),
         ({"anneal_step": 300}, "anneal_step"),
         ({"task": "playground", "anneal_step": 300, "playground_iterations": 200}, "anneal_step"),
         ({"estimator": "lora_separate"}, "estimator"),
@@ -55,6 +57,8 @@ def params(**changes: Any) -> ProlificDreamerParams:
         ({"entropy": (1.0, 2.0)}, "entropy"),
         ({"opaque": (0.0, 0.0, 1000.0, 10.0, 5.0, 3.0)}, "opaque"),
         ({"sparsity": (1.0, 2.0, 0.0)}, "sparsity"),
+        ({"sparsity": (1.0, 2.0, 0.4)}, "sparsity"),
+        ({"opaque": (10.0, 0.0, 1000.0, 10.4)}, "opaque"),
         ({"stages": ("geometry",)}, "stages"),
         ({"stages": ("nerf", "nerf")}, "stages"),
         ({"start": "scene", "stages": ("nerf", "geometry")}, "stages"),
@@ -88,6 +92,14 @@ def test_the_toy_needs_nothing(small: Path):
 
 def test_annealing_after_the_end_may_be_switched_off(small: Path):
     SPEC.validate(params(anneal=False, anneal_step=10**6))
+
+
+@pytest.mark.parametrize("mode", ["step", "ramp", "sqrt"])
+def test_without_annealing_the_largest_time_stays(mode: str):
+    chosen = params(anneal=False, anneal_step=100, time_mode=mode)
+    SPEC.validate(chosen)
+    for step in (0, 150, 299):
+        assert times_of(chosen, "nerf").bounds(step, 1000) == (20, 980)
 
 
 def test_every_field_says_what_it_is():
