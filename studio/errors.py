@@ -13,7 +13,10 @@ import zlib
 from typing import Any, ClassVar
 
 # What the libraries raise for files that are damaged, or made to mislead them; none of it may reach a person.
-DAMAGED_PICTURE = (OSError, SyntaxError, TypeError, ValueError, struct.error, zlib.error)
+DAMAGED_PICTURE = (
+    *(OSError, SyntaxError, TypeError, ValueError, struct.error, zlib.error),
+    *(ArithmeticError, AttributeError, EOFError, LookupError),
+)
 DAMAGED_ARCHIVE = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
     *(EOFError, IndexError, OSError, RuntimeError, ValueError),  # NotImplementedError is a RuntimeError

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -26,13 +27,15 @@ def adv_sds_loss(
     The gradient to z_t is g / numel with g = -w (e - noise), to the latents sqrt(abar_t) times that. Entries of g
     that are not finite are replaced: not a number by 0, infinities by the largest finite number.
     """
-    abar = alphas_cumprod.to(latents.dtype)[timesteps].view(-1, *[1] * (latents.ndim - 1))
-    noisy = abar.sqrt() * latents + (1 - abar).sqrt() * noise
+    abar = alphas_cumprod[timesteps].view(-1, *[1] * (latents.ndim - 1))
+    # In the schedule's own precision: near t = 0 it is nearly one.
+    signal, sigma, weight = (part.to(latents.dtype) for part in (abar.sqrt(), (1 - abar).sqrt(), 1 - abar))
+    noisy = signal * latents + sigma * noise
     if eps_pred is None:
         return noisy, noisy.new_zeros(())
-    gradient = torch.nan_to_num(-(1 - abar) * (eps_pred.detach() - noise))
+    gradient = torch.nan_to_num(-weight * (eps_pred.detach() - noise))
     target = (noisy - gradient).detach()
-    return noisy, 0.5 * (noisy - target).square().mean()
+    return noisy, 0.5 * F.mse_loss(noisy, target)  # whose derivative does not double before it divides
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ def rid_total_loss(
     """The combined objective: the mean of n + 1 entries, the n Adv-SDS losses counted (n + 1) / n times."""
     wrong = delta_pred - (attacked_image - source_image)
     l1, mse = wrong.abs().mean(), wrong.square().mean()
+    if not len(sds_losses):
+        raise ValueError("the combined objective needs at least one surrogate")
     losses = sds_losses if isinstance(sds_losses, Tensor) else torch.stack(list(sds_losses))
     count = len(losses)
     entries = torch.cat([(reg_weight * l1).to(losses.dtype)[None], losses * ((count + 1) / count)])

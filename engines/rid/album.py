@@ -126,7 +126,8 @@ def _check(image: Image.Image) -> None:
 
 def _plain(image: Image.Image) -> Image.Image:
     """RGB or RGBA of 8 bits; four inks become colours by their own profile, if they carry one."""
-    kept = {name: image.info[name] for name in ("exif", "icc_profile") if name in image.info}
+    # A tag of a damaged file may hold anything, a number too.
+    kept = {name: image.info[name] for name in ("exif", "icc_profile") if isinstance(image.info.get(name), bytes)}
     if "exif" in kept:
         kept["exif"] = without_previews(kept["exif"])
     if image.mode.startswith("I;16"):  # grey, in either order of bytes
@@ -172,7 +173,7 @@ def _short(directory: Mapping[int, Any]) -> Iterator[tuple[int, Any]]:
 
 def _by_profile(image: Image.Image) -> Image.Image:
     profile = image.info.get("icc_profile")
-    if profile:
+    if isinstance(profile, bytes):
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")

@@ -37,6 +37,7 @@ UNREADABLE = (
     TypeError,
     AttributeError,
 )
+TRAINED = "trained"  # source of a defender that was made here
 REGISTRY = "budgets.json"  # sha256 of a checkpoint -> grey levels
 
 
@@ -57,7 +58,16 @@ def budget_of_name(name: str) -> float:
             f"The name {name[:80]!r} does not say which budget its weights were trained for.",
             "Keep the published name, such as ASDS-eps-12_255.bin, or say the budget.",
         )
-    return int(found[1]) / 255
+    return _positive(name, int(found[1]) / 255)
+
+
+def _positive(name: str, eps: float) -> float:
+    """The budget, in [-1, 1]. Raises InvalidInput for none, for less, and for more than there are colours."""
+    if not 0 < eps <= 1:  # so is what is no number
+        raise InvalidInput(
+            f"{name}: {eps * GREY_LEVELS:g} grey levels are no budget.", f"Use more than 0, up to {GREY_LEVELS:g}."
+        )
+    return eps
 
 
 def convert(source: Path, target: Path, eps: float | None = None, num_heads: int = PUBLISHED_HEADS) -> Budget:
@@ -69,7 +79,8 @@ def convert(source: Path, target: Path, eps: float | None = None, num_heads: int
     digest = sha256_of(source)
     if eps is None:
         eps = budget_of_name(source.name)
-    elif PUBLISHED_NAME.search(source.name):
+    _positive(source.name, eps)
+    if PUBLISHED_NAME.search(source.name):
         _agree(source.name, "its name", budget_of_name(source.name), eps)
     registry = registered(target.parent)
     _agree(source.name, REGISTRY, registry.get(digest, eps), eps)
@@ -104,10 +115,16 @@ def load(path: Path, eps: float | None = None) -> Defender:
     Raises InvalidInput for other files, and where what the file is taken for (`eps` in [-1, 1], if given), what it
     says itself and what the registry beside it says are not one budget.
     """
-    defender, digest = _loaded(path)
-    known = registered(path.parent).get(digest)
-    if known is not None:
-        _agree(path.name, REGISTRY, known, defender.eps)
+    defender, source = _loaded(path)
+    registry = registered(path.parent)
+    own = sha256_of(path) if registry else ""
+    if registry and path.suffix == ".safetensors" and source != TRAINED and own not in registry:
+        raise InvalidInput(
+            f"{REGISTRY} does not know {path.name}: it was changed, or converted elsewhere.",
+            "Convert the published file again, into this folder.",
+        )
+    for digest in {source, own} & registry.keys():
+        _agree(path.name, REGISTRY, registry[digest], defender.eps)
     if eps is not None:
         _agree(path.name, "the strength it is asked for", eps, defender.eps)
     return defender
@@ -115,7 +132,7 @@ def load(path: Path, eps: float | None = None) -> Defender:
 
 def _agree(name: str, who: str, wanted: float, found: float) -> None:
     """Raise InvalidInput unless the two budgets, in [-1, 1], are one."""
-    if abs(wanted - found) > 1e-6:
+    if not abs(wanted - found) <= 1e-6:
         raise InvalidInput(
             f"{name} was made for {found * GREY_LEVELS:g} grey levels, and {who} says {wanted * GREY_LEVELS:g}.",
             "Give the file its own name again, or convert the published file anew.",
@@ -134,7 +151,7 @@ def _loaded(path: Path) -> tuple[Defender, str]:
     except (SafetensorError, OSError) as error:
         raise InvalidInput(f"{path.name} cannot be read as safetensors.", REMEDY) from error
     try:
-        heads, eps = int(told["num_heads"]), float(told["eps"])
+        heads, eps = int(told["num_heads"]), _positive(path.name, float(told["eps"]))
     except (KeyError, ValueError) as error:
         raise InvalidInput(f"{path.name} does not say its budget.", "Convert the published file again.") from error
     return _made(weights, _check(weights, heads), eps), told.get("source", "")
@@ -151,7 +168,7 @@ def save(defender: Defender, target: Path, dtype: torch.dtype = torch.float16) -
     told = {
         "eps": repr(defender.eps),
         "num_heads": str(defender.shape.num_heads),
-        "source": "trained",
+        "source": TRAINED,
         "engine": "rid",
     }
     weights = {name: tensor.to(dtype).contiguous() for name, tensor in fold(defender.state_dict()).items()}
@@ -163,7 +180,9 @@ def _read(path: Path) -> dict[str, Tensor]:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         raise InvalidInput(f"{path.name} holds something other than weights, or is damaged.", REMEDY) from error
-    if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in weights.items()
+    ):
         raise InvalidInput(f"{path.name} is no plain table of weights.", REMEDY)
     return weights
 
@@ -181,6 +200,9 @@ def _check(weights: dict[str, Tensor], num_heads: int) -> Shape:
     for names, what in ((missing, "lacks"), (further, "has besides"), (wrong, "has in another shape")):
         if names:
             raise InvalidInput(f"The checkpoint {what} {len(names)} of the weights, first {names[0]!r}.", REMEDY)
+    unsound = [name for name in wanted if not torch.isfinite(weights[name]).all()]
+    if unsound:
+        raise InvalidInput(f"Not all of the checkpoint's {unsound[0]!r} are numbers.", REMEDY)
     return shape
 
 

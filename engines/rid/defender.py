@@ -36,13 +36,18 @@ class Shape:
         return self.input_size // self.patch_size
 
 
-def bounded_perturbation(raw: Tensor, eps: float) -> Tensor:  # any shape -> same, strictly within [-eps, eps]
+def bounded_perturbation(raw: Tensor, eps: float) -> Tensor:  # any shape -> same, within [-eps, eps]
     """eps * tanh(raw), in units of [-1, 1]."""
     return eps * torch.tanh(raw)
 
 
 def sincos_pos_embed_2d(dim: int, grid: int) -> Tensor:  # float64 [grid * grid, dim]
-    """Sines and cosines of the column in the first half of the channels, of the row in the second; row-major."""
+    """Sines and cosines of the column in the first half of the channels, of the row in the second; row-major.
+
+    Raises ValueError for a number of channels that these cannot share.
+    """
+    if dim % 4:
+        raise ValueError(f"{dim} channels cannot be shared by two sines and two cosines")
     quarter = dim // 4
     rates = 10_000.0 ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
     angles = torch.arange(grid, dtype=torch.float64)[:, None] * rates  # [grid, dim / 4]
@@ -110,7 +115,7 @@ class Block(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(shape.hidden_size, eps=1e-6, elementwise_affine=False)
         self.attn = Attention(shape.hidden_size, shape.num_heads)
-        self.mlp = Mlp(shape.hidden_size, int(shape.hidden_size * shape.mlp_ratio))
+        self.mlp = Mlp(shape.hidden_size, round(shape.hidden_size * shape.mlp_ratio))
         self.adaLN_modulation = _modulation(shape.hidden_size, 6, folded)
 
     def forward(self, z: Tensor, condition: Tensor) -> Tensor:  # [B, N, C], [B, C]
@@ -197,10 +202,11 @@ def shape_of(state_dict: Mapping[str, Tensor], num_heads: int) -> Shape:
     try:
         width, _, patch, _ = state_dict["x_embedder.proj.weight"].shape
         tokens = state_dict["pos_embed"].shape[1]
-        hidden = len(state_dict["blocks.0.mlp.fc1.bias"])
+        (hidden,) = state_dict["blocks.0.mlp.fc1.bias"].shape
     except (KeyError, ValueError) as error:
         raise ValueError(f"this is no checkpoint of the defender: {error}") from error
-    labels = state_dict.get("y_embedder.embedding_table.weight")
+    if not width or num_heads < 1 or width % num_heads:
+        raise ValueError(f"a width of {width} cannot be shared by {num_heads} heads")
     depth = 1 + max(int(name.split(".")[1]) for name in state_dict if name.startswith("blocks."))
     return Shape(
         input_size=round(tokens**0.5) * patch,
@@ -209,8 +215,14 @@ def shape_of(state_dict: Mapping[str, Tensor], num_heads: int) -> Shape:
         depth=depth,
         num_heads=num_heads,
         mlp_ratio=hidden / width,
-        num_classes=1000 if labels is None else len(labels) - 1,
+        num_classes=_classes(state_dict),
     )
+
+
+def _classes(state_dict: Mapping[str, Tensor]) -> int:
+    """Rows of the table of labels but the one for no label; those of the published one where it was dropped."""
+    table = state_dict.get("y_embedder.embedding_table.weight")
+    return Shape.num_classes if table is None else len(table) - 1
 
 
 def rid_defender(
@@ -224,10 +236,11 @@ def rid_defender(
     num_heads: int,
     mlp_ratio: float,
     eps: float,
-    num_classes: int = 1000,
+    num_classes: int | None = None,  # of a table that is never used; None: as many as it has rows
 ) -> Tensor:  # [B, 3, S, S]
     """The perturbation of a defender with these weights. Raises RuntimeError for keys that do not fit."""
-    shape = Shape(input_size, patch_size, hidden_size, depth, num_heads, mlp_ratio, num_classes)
+    labels = _classes(state_dict) if num_classes is None else num_classes
+    shape = Shape(input_size, patch_size, hidden_size, depth, num_heads, mlp_ratio, labels)
     folded = "t_embedder.mlp.0.weight" not in state_dict
     defender = Defender(shape, eps, folded).to(image.dtype)
     defender.load_state_dict(dict(state_dict))

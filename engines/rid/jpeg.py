@@ -32,8 +32,8 @@ CHROMINANCE = (
     (47, 66, 99, 99, 99, 99, 99, 99),
     *((99, 99, 99, 99, 99, 99, 99, 99),) * 4,
 )
-FROM_RGB = ((0.299, 0.587, 0.114), (-0.168735892, -0.331264108, 0.5), (0.5, -0.418687589, -0.081312411))
-TO_RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136286, -0.714136286), (1.0, 1.772, 0.0))
+FROM_RGB = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
+TO_RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136, -0.714136), (1.0, 1.772, 0.0))
 
 
 def quantisation_tables(quality: float) -> Tensor:  # float64 [3, 8, 8]: luminance, chrominance twice
@@ -57,13 +57,16 @@ def jpeg_proxy(
     quality: float,
     rounding: Literal["round", "cubic"] = "cubic",
 ) -> Tensor:  # [B, 3, H, W] in [0, 1]
-    """What is left of a picture after JPEG at this quality; edges are repeated up to whole blocks of 8 pixels."""
+    """What is left of a picture after JPEG at this quality; edges are repeated up to whole blocks of 8 pixels.
+
+    In double precision inside: flat grey lies exactly between two steps of the tables at many qualities.
+    """
     if rounding not in ("round", "cubic"):
         raise ValueError(f"rounding {rounding!r}: round or cubic")
-    kind = {"dtype": image.dtype, "device": image.device}
+    kind = {"dtype": torch.float64, "device": image.device}
     height, width = image.shape[-2:]
     offset = torch.tensor([0.0, 128, 128], **kind).view(3, 1, 1)
-    colours = torch.einsum("ij,bjhw->bihw", torch.tensor(FROM_RGB, **kind), 255 * image) + offset
+    colours = torch.einsum("ij,bjhw->bihw", torch.tensor(FROM_RGB, **kind), 255 * image.double()) + offset
     colours = F.pad(colours, (0, -width % BLOCK, 0, -height % BLOCK), mode="replicate") - 128
     blocks = colours.unflatten(-1, (-1, BLOCK)).unflatten(-3, (-1, BLOCK)).transpose(-3, -2)  # [B, 3, y, x, 8, 8]
     basis = _cosines().to(**kind)
@@ -74,4 +77,4 @@ def jpeg_proxy(
     blocks = basis.T @ (kept * table) @ basis
     colours = blocks.transpose(-3, -2).flatten(-4, -3).flatten(-2, -1)[..., :height, :width] + 128 - offset
     rgb = torch.einsum("ij,bjhw->bihw", torch.tensor(TO_RGB, **kind), colours) / 255
-    return rgb.clamp(0, 1)
+    return rgb.clamp(0, 1).to(image.dtype)

@@ -168,7 +168,7 @@ def denoising_gradient(
     words: Tensor,  # [B, T, D]
     generator: torch.Generator,
 ) -> Tensor:  # [B, 3, S, S]
-    """Of the error of the predicted noise, through U-Net and encoder, at fresh noise and timesteps."""
+    """Of the error of what is predicted, through U-Net and encoder, at fresh noise and timesteps."""
     moved = pictures.detach().requires_grad_(True)
 
     def draw(like: Tensor) -> Tensor:
@@ -178,8 +178,7 @@ def denoising_gradient(
     latents = (posterior.mean + posterior.std * draw(posterior.mean)) * model.vae.config.scaling_factor
     noise = draw(latents)
     timesteps = torch.randint(model.steps, (len(pictures),), generator=generator).to(latents.device)
-    error = F.mse_loss(model.predict(model.noised(latents, noise, timesteps), timesteps, words), noise)
-    (gradient,) = torch.autograd.grad(error, moved)
+    (gradient,) = torch.autograd.grad(model.denoising_error(latents, noise, timesteps, words), moved)
     return gradient
 
 

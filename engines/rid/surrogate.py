@@ -73,6 +73,15 @@ class Diffusion(nn.Module):
         kept = self.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
         return kept.sqrt() * predicted + (1 - kept).sqrt() * noisy
 
+    def denoising_error(
+        self, latents: Tensor, noise: Tensor, timesteps: Tensor, words: Tensor
+    ) -> Tensor:  # [B, C, h, w] twice, int64 [B], [B, T, D] -> []
+        """The mean squared error of what the network predicts, which is noise or velocity."""
+        wrong = self.predict(self.noised(latents, noise, timesteps), timesteps, words) - noise
+        if self.scheduler.config.prediction_type == "epsilon":
+            return wrong.square().mean()
+        return (wrong.square() / self.alphas_cumprod[timesteps].view(-1, 1, 1, 1)).mean()
+
     def noised(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:  # [B, C, h, w]
         """sqrt(abar) z + sqrt(1 - abar) e."""
         kept = self.alphas_cumprod[timesteps].view(-1, 1, 1, 1)

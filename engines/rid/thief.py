@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from diffusers import DPMSolverMultistepScheduler
 from peft import LoraConfig
 from torch import Tensor, nn
@@ -148,8 +147,7 @@ def _denoising(
     student: Diffusion, latents: Tensor, noise: Tensor, words: Tensor, generator: torch.Generator
 ) -> Tensor:
     timesteps = torch.randint(student.steps, (len(latents),), generator=generator).to(latents.device)
-    noisy = student.noised(latents, noise, timesteps)
-    return F.mse_loss(student.predict(noisy, timesteps, words.expand(len(latents), -1, -1)), noise)
+    return student.denoising_error(latents, noise, timesteps, words.expand(len(latents), -1, -1))
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,8 @@ def apply_perturbation(inputs: Arrays, kwargs: dict[str, Any]) -> dict[str, Any]
 
 
 def sincos_pos_embed_2d(inputs: Arrays, kwargs: dict[str, Any]) -> dict[str, Any]:
-    return {"out": defender.sincos_pos_embed_2d(**kwargs)}
+    sizes = {name: int(array) for name, array in inputs.items()} | kwargs
+    return {"out": defender.sincos_pos_embed_2d(**sizes)}
 
 
 def rid_defender(inputs: Arrays, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -32,7 +34,11 @@ def rid_defender(inputs: Arrays, kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def preprocess_portrait(inputs: Arrays, kwargs: dict[str, Any]) -> dict[str, Any]:
-    rgb, tensor = portrait.preprocess_portrait(Image.fromarray(inputs["pixels"]), kwargs["size"])
+    mode = kwargs.get("mode")  # of the raw pixels: four channels are CMYK as well as RGBA
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Pillow takes the mode back in a later version
+        image = Image.fromarray(inputs["pixels"], None if mode == "1" else mode)
+    rgb, tensor = portrait.preprocess_portrait(image, kwargs["size"])
     return {"rgb": rgb, "tensor": tensor}
 
 

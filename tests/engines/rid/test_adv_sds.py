@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from engines.rid.adv_sds import adv_sds_loss, rid_total_loss
@@ -52,3 +53,30 @@ def test_the_combination_counts_surrogates_equally():
     torch.testing.assert_close(rid_total_loss(predicted, source, attacked, losses, 10.0).total, 10 * l1 / 4 + 6)
     two = rid_total_loss(predicted, source, attacked, list(losses[:2]), 0.0).total
     torch.testing.assert_close(two, losses[:2].mean())
+
+
+def test_what_is_endless_gives_the_largest_number_there_is():
+    latents, noise, believed = (part.float() for part in given())
+    believed[0, 0, 0, 0], believed[1, 0, 0, 0] = torch.inf, -torch.inf
+    latents.requires_grad_()
+    noisy, loss = adv_sds_loss(latents, noise, believed, torch.tensor([500, 500]), ABAR)
+    noisy.retain_grad()
+    loss.backward()
+    assert noisy.grad.isfinite().all()
+    assert noisy.grad[0, 0, 0, 0] < -1e30
+    assert noisy.grad[1, 0, 0, 0] > 1e30
+
+
+def test_early_times_keep_the_precision_of_the_schedule():
+    """1 - abar of the first time, 0.0009, would have lost four of its digits in single precision."""
+    latents, noise, believed = given()
+    t = torch.tensor([0, 1])
+    exact, _ = adv_sds_loss(latents, noise, believed, t, ABAR)
+    found, _ = adv_sds_loss(latents.float(), noise.float(), believed.float(), t, ABAR)
+    torch.testing.assert_close(found.double(), exact, atol=2e-7, rtol=1e-6)
+
+
+def test_without_a_surrogate_there_is_no_objective():
+    predicted, source, attacked = given()
+    with pytest.raises(ValueError, match="at least one surrogate"):
+        rid_total_loss(predicted, source, attacked, [], 1.0)

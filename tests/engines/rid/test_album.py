@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image, ImageCms, TiffImagePlugin
 
 from engines.rid.album import (
     MOST_BYTES,
@@ -321,3 +321,25 @@ def test_an_empty_archive_says_so():
     (found,) = photos([held("none.zip", archive({}))])
     assert isinstance(found, Refused)
     assert "no files" in found.error.message
+
+
+def test_a_profile_that_is_a_number_is_none():
+    """A tag of a TIFF may be of any type; libraries hand over what they find."""
+    buffer = io.BytesIO()
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[34675], tags.tagtype[34675] = 7, 3  # the profile's tag, as a short number
+    picture(4).save(buffer, "TIFF", tiffinfo=tags)
+    found = opened(held("t.tif", buffer.getvalue()))
+    assert "icc_profile" not in found.info
+    assert found.size == (40, 32)
+
+
+def test_camera_data_of_wrong_types_are_dropped():
+    exif = Image.Exif()
+    exif[0x010F] = "a camera"
+    data = bytearray(exif.tobytes())
+    place = data.index(bytes([0x01, 0x0F]) if b"MM" in data[:12] else bytes([0x0F, 0x01]))
+    for kind in range(13):  # every type there is, for a tag that should be text
+        order = slice(place + 2, place + 4)
+        data[order] = kind.to_bytes(2, "big" if b"MM" in data[:12] else "little")
+        assert isinstance(without_previews(bytes(data)), bytes)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from engines.rid import checkpoints
 from engines.rid.checkpoints import budget_of_name, convert, load, registered
@@ -123,3 +125,53 @@ def test_a_table_that_is_none_is_refused(published: Path, tmp_path: Path):
         (tmp_path / "budgets.json").write_text(text)
         with pytest.raises(InvalidInput, match="no table of budgets"):
             convert(published, tmp_path / "out.safetensors", num_heads=3)
+
+
+def rewritten(path: Path, **told: str) -> None:
+    """The same weights under another header."""
+    with safe_open(path, "pt") as file:
+        header = file.metadata() | told
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no mapping
+    save_file(weights, path, metadata=header)
+
+
+def test_a_converted_file_is_the_one_that_was_converted(published: Path, tmp_path: Path):
+    target = tmp_path / "eight.safetensors"
+    convert(published, target, num_heads=3)
+    rewritten(target, eps=repr(4 / 255), source="")
+    with pytest.raises(InvalidInput, match=r"budgets\.json does not know eight\.safetensors"):
+        load(target)
+    (tmp_path / "budgets.json").unlink()
+    assert load(target).eps == 4 / 255, "nothing is known of it then"
+
+
+@pytest.mark.parametrize("eps", [float("nan"), 0.0, -0.1, float("inf"), 9.0])
+def test_what_is_no_budget_is_refused(published: Path, tmp_path: Path, eps: float):
+    nameless = published.rename(tmp_path / "noise_model_modules.bin")
+    target = tmp_path / "out.safetensors"
+    with pytest.raises(InvalidInput, match="are no budget"):
+        convert(nameless, target, eps, num_heads=3)
+    assert not target.exists()
+    convert(nameless, target, 8 / 255, num_heads=3)
+    rewritten(target, eps=repr(eps))
+    with pytest.raises(InvalidInput, match="are no budget"):
+        load(target)
+    with pytest.raises(InvalidInput, match="are no budget"):
+        budget_of_name("ASDS-eps-0_255.bin")
+
+
+@pytest.mark.parametrize("heads", [0, 7])
+def test_heads_that_cannot_share_the_width_are_refused(published: Path, tmp_path: Path, heads: int):
+    with pytest.raises(InvalidInput, match=f"cannot be shared by {heads} heads"):
+        convert(published, tmp_path / "out.safetensors", num_heads=heads)
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path):
+    path = tmp_path / "ASDS-eps-8_255.bin"
+    for change, says in (
+        ({"final_layer.linear.bias": torch.full((192,), torch.nan)}, "numbers"),
+        ({3: torch.zeros(1)}, "plain"),
+    ):
+        torch.save(trained().float().state_dict() | change, path)
+        with pytest.raises(InvalidInput, match=says):
+            convert(path, tmp_path / "out.safetensors", num_heads=3)

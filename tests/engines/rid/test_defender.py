@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from engines.rid.defender import Defender, Shape, bounded_perturbation, fold, shape_of, sincos_pos_embed_2d
+from engines.rid.defender import (
+    Defender,
+    Shape,
+    bounded_perturbation,
+    fold,
+    rid_defender,
+    shape_of,
+    sincos_pos_embed_2d,
+)
 from engines.rid.portrait import apply_perturbation
 
 SMALL = Shape(input_size=32, patch_size=8, hidden_size=24, depth=2, num_heads=3, num_classes=3)
@@ -110,3 +118,16 @@ def test_columns_come_first_in_the_position_table():
     assert torch.equal(table[0, :8], table[4, :8]), "the next row, the same column"
     assert torch.equal(table[0, 8:], table[1, 8:]), "the next column, the same row"
     assert not torch.equal(table[0, :8], table[1, :8])
+
+
+@torch.no_grad()
+def test_the_contract_needs_no_count_of_labels():
+    whole = trained()
+    sizes = {"input_size": 32, "patch_size": 8, "hidden_size": 24, "depth": 2, "num_heads": 3, "mlp_ratio": 4.0}
+    assert torch.equal(rid_defender(pictures(), whole.state_dict(), eps=EPS, **sizes), whole(pictures()))
+    assert torch.equal(rid_defender(pictures(), fold(whole.state_dict()), eps=EPS, **sizes), whole(pictures()))
+
+
+def test_a_table_of_positions_needs_four_channels_at_least():
+    with pytest.raises(ValueError, match="cannot be shared"):
+        sincos_pos_embed_2d(6, 2)

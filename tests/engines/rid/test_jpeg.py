@@ -50,3 +50,11 @@ def test_the_round_trip_keeps_size_and_loses_detail():
     out = jpeg_roundtrip(picture(), 75)
     assert out.shape == picture().shape
     assert (out != picture()).any()
+
+
+@pytest.mark.parametrize("quality", [10, 25, 50])
+def test_what_lies_between_two_steps_falls_to_the_same_side_in_single_precision(quality: int):
+    flat = (torch.arange(256) / 255).view(-1, 1, 1, 1).expand(-1, 3, 8, 8)
+    double, single = (jpeg_proxy(given, quality, "round") for given in (flat.double(), flat))
+    assert single.dtype == torch.float32
+    assert (single - double).abs().max() < 1e-4

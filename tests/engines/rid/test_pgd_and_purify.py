@@ -265,3 +265,18 @@ def test_what_a_purification_leaves_is_all_where_nothing_is_done_and_little_afte
 def test_an_unknown_purification_is_refused(diffusion: Diffusion):
     with pytest.raises(ValueError, match="holy water"):
         purified(pictures(), "holy water", model=diffusion, generator=torch.Generator(), **ASKED)
+
+
+def test_who_predicts_velocity_is_attacked_in_velocity(diffusion: Diffusion):
+    """|v - v'|^2 = |e - e'|^2 / abar, so that high noise counts for more."""
+    draw = torch.Generator().manual_seed(2)
+    latents = diffusion.encode(pictures())
+    noise, t = torch.randn(latents.shape, generator=draw), torch.tensor([100, 500, 900])
+    words = diffusion.embed(["a person"]).expand(3, -1, -1)
+    model = diffusion.own_copy()
+    model.scheduler = type(model.scheduler).from_config(model.scheduler.config, prediction_type="v_prediction")
+    found = model.denoising_error(latents, noise, t, words)
+    abar = model.alphas_cumprod[t].view(-1, 1, 1, 1)
+    velocity = abar.sqrt() * noise - (1 - abar).sqrt() * latents
+    said = model.unet(model.noised(latents, noise, t), t, encoder_hidden_states=words).sample
+    torch.testing.assert_close(found, F.mse_loss(said, velocity), rtol=1e-4, atol=1e-5)

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from engines.rid.portrait import jpeg_roundtrip
-from engines.rid.quality import brisque, frechet_distance, identity_metrics, kept_identity, visibility_metrics
+from engines.rid.quality import (
+    brisque,
+    frechet_distance,
+    halved,
+    identity_metrics,
+    kept_identity,
+    visibility_metrics,
+)
 
 
 def test_identity_ignores_scale_and_undetected_faces():
@@ -74,3 +81,17 @@ def test_noise_and_blocks_look_less_natural_than_the_picture():
 def test_a_flat_picture_has_nothing_to_measure():
     with pytest.raises(ValueError, match="no texture"):
         brisque(np.zeros((32, 32, 3), np.uint8))
+
+
+@pytest.mark.parametrize("side", [8, 9, 11, 12])
+def test_halving_steps_by_two_pixels_at_odd_sides_too(side: int):
+    """A slope stays the slope it was; nothing is stretched to reach a whole number of pixels."""
+    half = halved(np.arange(side, dtype=np.float64) * np.ones((6, 1)))
+    assert half.shape == (3, round(side / 2))
+    inside = half[0, 1 : (side - 3) // 2]
+    assert inside == pytest.approx(2 * np.arange(1, 1 + len(inside)) + 0.5)
+
+
+def test_a_distance_of_distributions_needs_two_of_each():
+    with pytest.raises(ValueError, match="two samples"):
+        frechet_distance(np.zeros((1, 3)), np.zeros((5, 3)))
