@@ -53,20 +53,23 @@ class Exhibition:
         self.caster = RayCaster()
 
     def views(self, count: int, *, start: float = 0.0) -> Views:
-        """At the middle of the training cameras: around an object far enough to see all of it, within a scene."""
+        """At the middle of the training cameras: around an object far enough to see all of it, within a room."""
         p = self.params
         theta = sum(p.theta) / 2 if p.theta[0] > 30 else 60.0  # 60 degrees is published
         middle = sum(p.radius) / 2
-        radius = middle if p.start == "scene" else max(middle, 1.8 * p.bound)
+        radius = max(middle, 1.8 * p.bound) if p.start == "object" else middle
         made = turntable(count, radius=radius, theta_deg=theta, fovy=sum(p.fovy) / 2, start_deg=start)
         return made.to(self.ctx.device)
 
-    def show(self, piece: Piece, *, quick: bool = False) -> None:
-        """Every file that was asked for, and the numbers under picture and mesh; `quick`: no turntables."""
+    def show(self, piece: Piece, *, quick: bool = False) -> tuple[str, np.ndarray]:  # float [8, 3, S, S]
+        """Every file that was asked for, and the numbers under picture and mesh; `quick`: no turntables.
+
+        Gives the file that the numbers are of, and the renders over mid-grey that were measured.
+        """
         surface = self._finished(piece.surface)
         p, formats = self.params, self.params.formats
-        notes = {"note": surface.note} if surface.note else {}
-        about = piece.about | notes
+        note = " ".join(filter(None, (piece.about.get("note"), surface.note)))
+        about = piece.about | ({"note": note} if note else {})
         grid = self._occupied(piece, surface)
         poster = self._picture(piece, surface, self.views(1, start=POSTER_TURN), p.picture_size, grid)[0]
         mesh = f"{piece.name}.glb" if len(surface.faces) and "glb" in formats else None
@@ -78,7 +81,10 @@ class Exhibition:
             self._field(piece)
         if len(surface.faces):
             self._meshes(piece, surface, about)
-        self.ctx.metrics(mesh or f"{piece.name}.png", **self._numbers(piece, surface))
+        numbers, measured = self._numbers(piece, surface)
+        file = mesh or f"{piece.name}.png"
+        self.ctx.metrics(file, **numbers)
+        return file, measured
 
     def _finished(self, surface: Surface) -> Surface:
         if not len(surface.faces):
@@ -183,8 +189,8 @@ class Exhibition:
 
     # -- numbers ---------------------------------------------------------------------------------------------------
 
-    def _numbers(self, piece: Piece, surface: Surface) -> dict[str, Any]:
-        """Measured over mid-grey, from as many sides as the truth is known from."""
+    def _numbers(self, piece: Piece, surface: Surface) -> tuple[dict[str, Any], np.ndarray]:
+        """Measured over mid-grey, from as many sides as the truth is known from; and the renders."""
         views = self.views(metrics.AROUND)
         side = 2 * metrics.SMALL
         if piece.refined and len(surface.faces):
@@ -195,10 +201,9 @@ class Exhibition:
         radius, theta = float(views.c2w[0, :3, 3].norm()), float(torch.rad2deg(views.theta[0]))
         # Only of a teacher that was trained on the world of toys is what the world says the truth.
         prompt = self.params.prompt if MODELS[self.params.model].measured else ""
-        found = metrics.of_object(
-            colour.cpu().numpy(), cover.cpu().numpy(), prompt, radius, round(theta, 3), views.fovy[0]
-        )
-        return found | {"faces": len(surface.faces)}
+        shown = colour.cpu().numpy()
+        found = metrics.of_object(shown, cover.cpu().numpy(), prompt, radius, round(theta, 3), views.fovy[0])
+        return found | {"faces": len(surface.faces)}, shown
 
 
 def obj_files(mesh: trimesh.Trimesh, name: str) -> dict[str, bytes]:

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engines.prolificdreamer.hashgrid import dense_volumes, encode_quickly, hash_grid_layout
+from engines.prolificdreamer.presets import INSIDE
 from engines.prolificdreamer.volume import activated_density, density_blob, frequency_encode
 
 NORMAL_STEP = 0.01  # of the differences that give normals, in the unit of the published cube
-INSIDE = 5 / 6  # radius within which a scene with a centred object starts as an object
 BACKGROUND_DEGREE = 4
 FLOOR_CELLS = 32  # a side of the learned floor
 NO_SHADOW = 0.003  # of the floor at the start; at 0 nothing would ever change

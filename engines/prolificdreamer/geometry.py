@@ -45,6 +45,19 @@ class GeometryConfig:
     cameras: CameraRange = field(default_factory=lambda: CameraRange(fovy=(30.0, 60.0)))
 
 
+class EmptyField(InvalidInput):
+    """The first stage left nothing that a later one could take up."""
+
+    @classmethod
+    def to(cls, be: str) -> EmptyField:
+        """What cannot be done with it: "be refined"."""
+        return cls(
+            f"The field of the first stage is empty: there is no surface to {be}.",
+            "Let the first stage run longer, or choose another seed.",
+            field="threshold",
+        )
+
+
 class Shape(nn.Module):
     """Signed distances, positive inside, and offsets on a tetrahedral grid."""
 
@@ -65,7 +78,7 @@ class Shape(nn.Module):
 def shape_from(density: Density, threshold: float, grid: int, bound: float, device: str) -> tuple[Shape, float]:
     """A shape that starts as the field's, on a grid that fits it; and the threshold that found one.
 
-    Raises InvalidInput if the field is empty.
+    Raises EmptyField if there is nothing.
     """
     points, tets = (part.to(device) for part in tetrahedral_grid(grid))
     on_border = (points.abs() >= 1 - 1e-6).any(dim=1)  # closed, whatever is there
@@ -76,11 +89,7 @@ def shape_from(density: Density, threshold: float, grid: int, bound: float, devi
         used *= LOWERED
     dense = inner[values > used]
     if not len(dense):
-        raise InvalidInput(
-            "The field of the first stage is empty: there is no surface to refine.",
-            "Let the first stage run longer, or choose another seed.",
-            field="threshold",
-        )
+        raise EmptyField.to("be refined")
     half = min(1.0, float(dense.abs().max()) + MARGIN) * bound
     fitted = points * half
     sdf = (evaluated(density, fitted) - used).clamp(-1, 1)

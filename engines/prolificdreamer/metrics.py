@@ -6,6 +6,7 @@ object of a prompt looks like from every side; then also how well silhouette, co
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import combinations
@@ -34,6 +35,13 @@ def variety(pictures: np.ndarray) -> tuple[float, float]:  # float [n, 3, S, S] 
     coarse = F.adaptive_avg_pool2d(torch.from_numpy(pictures.clip(0, 1)).float(), COARSE).flatten(1)
     pairs = [float((a - b).square().mean().sqrt()) for a, b in combinations(coarse, 2)]
     return (float(np.mean(pairs)), min(pairs)) if pairs else (0.0, 0.0)
+
+
+def variety_of_objects(objects: Sequence[np.ndarray]) -> tuple[float, float]:  # each float [8, 3, S, S]
+    """`variety` of objects side by side: views from the same side are compared, and their differences averaged."""
+    by_side = [variety(np.stack(views)) for views in zip(*objects, strict=True)]
+    mean, least = np.mean(by_side, axis=0)
+    return float(mean), float(least)
 
 
 def saturation(pictures: np.ndarray) -> np.ndarray:  # float [n, 3, S, S] -> [n, S, S]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from engines.prolificdreamer import sheets
+from engines.prolificdreamer import metrics, sheets
 from engines.prolificdreamer.configs import (
     field_config,
     geometry_config,
@@ -20,11 +20,12 @@ from engines.prolificdreamer.configs import (
 )
 from engines.prolificdreamer.exhibit import Exhibition, Piece
 from engines.prolificdreamer.field import Field
-from engines.prolificdreamer.geometry import GeometryStage, Shape, shape_from
+from engines.prolificdreamer.geometry import EmptyField, GeometryStage, Shape, shape_from
 from engines.prolificdreamer.meshes import Surface, extract, lowered_note
 from engines.prolificdreamer.methodwork import MethodWork
 from engines.prolificdreamer.params import ProlificDreamerParams
 from engines.prolificdreamer.particles import NerfStage
+from engines.prolificdreamer.presets import METHODS
 from engines.prolificdreamer.raster import rasteriser
 from engines.prolificdreamer.renderer import Renderer
 from engines.prolificdreamer.teacher import Teacher
@@ -76,9 +77,12 @@ class ObjectWork(MethodWork):
             for position, (part, particle) in enumerate(stages_of(self.params)):
                 if position < first:
                     continue
-                {"nerf": self._nerf, "geometry": self._geometry, "texture": self._texture}[part](
-                    method, teacher, carried, position, particle
-                )
+                try:
+                    {"nerf": self._nerf, "geometry": self._geometry, "texture": self._texture}[part](
+                        method, teacher, carried, position, particle
+                    )
+                except EmptyField as error:  # the field itself is shown, and others have more to show
+                    carried.notes[str(particle)] = str(error)
                 carried.steps += steps_of(self.params, part)
         except Cancelled as error:
             if error.code == Cancelled.code and carried.fields:
@@ -130,6 +134,7 @@ class ObjectWork(MethodWork):
                 raise
             if "training" in self.params.formats:
                 state = {"steps": diary.done, "stage": stage.state(), "field": field_state(self.params)}
+                state["method"] = method
                 name = f"{self.name(method)}-training.safetensors"
                 self.ctx.save(name, "data", state, **self.about(method) | {"role": ""})
         carried.fields = stage.state()["particles"]
@@ -138,7 +143,17 @@ class ObjectWork(MethodWork):
     def _go_on(self, stage: NerfStage, method: str, start: FileRef) -> None:
         """Begin where an earlier result ended, if it is of the same kind and there is something left to do."""
         kept = self.ctx.input_state(start.sha256)
-        if kept.get("field") != field_state(self.params):
+        if not {"steps", "stage", "field"} <= kept.keys():
+            raise InvalidInput(
+                "This is no training file.", "Give the one whose name ends in -training.", field="start_from"
+            )
+        if kept.get("method", method) != method:
+            raise InvalidInput(
+                f"The training file is of {METHODS[kept['method']].title}, not of {METHODS[method].title}.",
+                "Choose the method it came from.",
+                field="methods",
+            )
+        if kept["field"] != field_state(self.params):
             raise InvalidInput(
                 "The training file is of a field of other sizes.",
                 "Use the settings of the result it came from.",
@@ -192,11 +207,7 @@ class ObjectWork(MethodWork):
     def _texture(self, method: str, teacher: Teacher, carried: Carried, position: int, particle: int) -> None:
         surface = self._surface(carried, particle)
         if not len(surface.faces):
-            raise InvalidInput(
-                "The field of the first stage is empty: there is no surface to colour.",
-                "Let the first stage run longer, or choose another seed.",
-                field="threshold",
-            )
+            raise EmptyField.to("be coloured")
         source = self._field(carried, particle)
         if str(particle) not in carried.surfaces:  # what is coloured is kept: colours change the field it came from
             verts, faces = surface.verts.cpu(), surface.faces.cpu()
@@ -238,18 +249,25 @@ class ObjectWork(MethodWork):
         return extract(self._field(carried, particle).density, p.threshold, p.mesh_grid, p.bound, self.ctx.device)
 
     def _export(self, method: str, carried: Carried, *, note: str = "", quick: bool = False) -> None:
-        """The files of every particle; `quick` leaves out what takes long."""
+        """The files of every particle, and how much they differ; `quick` leaves out what takes long."""
+        seen = []
         for particle in range(self.params.particles):
             name = self.name(method, particle)
             self.ctx.progress(
                 self.reached + self.steps(method), self.total, f"{self.about(method)['title']}: making the files"
             )
-            about = self.about(method, particle=particle + 1) | ({"note": note} if note else {})
+            empty = carried.notes.get(str(particle), "") if str(particle) not in carried.surfaces else ""
+            said = " ".join(filter(None, (note, empty)))
+            about = self.about(method, particle=particle + 1) | ({"note": said} if said else {})
             if self.params.particles > 1:
                 about["title"] += f", particle {particle + 1}"
             refined = "texture" in self.params.stages or str(particle) in carried.surfaces
             piece = Piece(name, about, self._field(carried, particle), self._surface(carried, particle), refined)
-            self.exhibition.show(piece, quick=quick)
+            seen.append(self.exhibition.show(piece, quick=quick))
+        if len(seen) > 1:
+            mean, least = metrics.variety_of_objects([renders for _, renders in seen])
+            for file, _ in seen:  # said of all of them together
+                self.ctx.metrics(file, variety=mean, least_variety=least)
 
 
 def field_state(params: ProlificDreamerParams) -> dict[str, Any]:

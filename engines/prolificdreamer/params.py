@@ -84,7 +84,7 @@ class ProlificDreamerParams(Params):
     weighting: Literal["sigma2", "uniform", "fantasia3d"] = Field(
         "sigma2", title="Weight of a timestep", description="sigma2 is published."
     )
-    clip: float | None = Field(None, gt=0, title="Gradient clip", description="Largest value; empty: none.")
+    clip: float | None = Field(None, gt=0, le=1e6, title="Gradient clip", description="Largest value; empty: none.")
     t_min: float = Field(0.02, ge=0, lt=1, title="Least time", description="Share of the noise schedule.")
     t_max: float = Field(0.98, gt=0, le=1, title="Largest time", description="Share of the noise schedule, at first.")
     t_max_late: float = Field(
@@ -147,7 +147,7 @@ class ProlificDreamerParams(Params):
     )
     blob_scale: float = Field(10.0, ge=0, le=100, title="Density of the start", description="Published: 10.")
     blob_radius: float = Field(
-        0.5, gt=0, le=5, title="Radius of the start", description="In half sides; published: 0.5."
+        0.5, gt=0, le=5, title="Radius of the start", description="Of the ball, in half sides; published: 0.5."
     )
     density_noise: bool = Field(False, title="Density noise", description="N(0, 1) in training, as published.")
     background: Literal["learned", "floor", "none", "black", "white"] = Field(
@@ -168,7 +168,9 @@ class ProlificDreamerParams(Params):
         title="Random backgrounds",
         description="Share of the steps with a random colour behind; published: 0.5.",
     )
-    random_background_step: int = Field(0, ge=0, title="Random backgrounds from step", description="Published: 2000.")
+    random_background_step: int = Field(
+        0, ge=0, title="Random backgrounds from step", description="Published: 2000. Without a share it says nothing."
+    )
 
     # -- rendering -------------------------------------------------------------------------------------------------
     render_size: int = Field(
@@ -178,7 +180,10 @@ class ProlificDreamerParams(Params):
         32, ge=8, le=1024, title="Render size at first", description="Empty: the same.", json_schema_extra=_unit("px")
     )
     grow_step: int | None = Field(
-        None, ge=0, title="Full size from step", description="Empty: after half of the steps."
+        None,
+        ge=0,
+        title="Full size from step",
+        description="Empty: after half of the steps. Without another size at first it says nothing.",
     )
     samples: int = Field(32, ge=2, le=512, title="Samples a ray", description="Uniform; published: 64.")
     importance: int = Field(
@@ -210,7 +215,7 @@ class ProlificDreamerParams(Params):
     rate_decoder: float = Field(0.01, gt=0, le=1, title="Rate of the decoder", description="Published: 0.001.")
     rate_background: float = Field(0.01, gt=0, le=1, title="Rate of the background", description="Published: 0.001.")
     decay_share: float = Field(
-        0.3, ge=0, le=1, title="Falling rates", description="Last share of the steps; published: 0."
+        0.3, ge=0, le=1, title="Falling rates", description="Last share of the steps of the field; published: 0."
     )
 
     # -- phi -------------------------------------------------------------------------------------------------------
@@ -235,7 +240,11 @@ class ProlificDreamerParams(Params):
     camera_drop: float = Field(0.1, ge=0, le=1, title="Poses dropped", description="Share the estimator is not told.")
     rank: int = Field(4, ge=1, le=128, title="Rank of adapters", description="Published: 4.")
     replay: int = Field(
-        0, ge=0, le=4096, title="Replay", description="The estimator learns from so many last renders; 0: the newest."
+        0,
+        ge=0,
+        le=4096,
+        title="Replay",
+        description="The estimator of the field learns from so many last renders; 0: the newest.",
     )
 
     # -- cameras ---------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import Any
 from engines.shared.sources import ASSETS, Source
 
 GREY_BACKDROP = (0.60, 0.61, 0.63)  # what the pocket world calls a plain grey background
+INSIDE = 5 / 6  # of the half side: where the room around a centred object begins
 SIDES = ("front", "side", "back", "side", "overhead", "bottom")
 
 

@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from engines.prolificdreamer import estimate as cost
 from engines.prolificdreamer.params import MethodName, ProlificDreamerParams, Schedule
-from engines.prolificdreamer.presets import METHODS, MODELS
+from engines.prolificdreamer.presets import INSIDE, METHODS, MODELS
 from engines.shared.prompt import check_prompt, length_notes, unknown_words, vocabulary, word_notes
 from studio.contract import DeviceFacts, EngineSpec, Estimate, Metric, Paper
 from studio.errors import InvalidInput
@@ -19,6 +19,7 @@ from studio.errors import InvalidInput
 __all__ = ["METHODS", "MODELS", "SPEC", "ProlificDreamerParams", "known_words", "validate"]
 
 MOST_OBJECTS = 4  # particles that are fields
+MOST_WEIGHT = 1e6  # of a regulariser
 SCHEDULES = ("entropy", "opacity", "sparsity", "opaque", "z_variance", "smoothness")
 RANGES = {"radius": (0.05, 100.0), "fovy": (1.0, 170.0), "theta": (0.0, 180.0), "geometry_fovy": (1.0, 170.0)}
 
@@ -34,11 +35,14 @@ def validate(params: ProlificDreamerParams) -> None:
         check_prompt(params.scene, "scene", needed=False)
         _check_methods(params)
         _check_words(params)
+        _check_sides(params)
         _check_times(params)
         _check_estimator(params)
     if params.task == "object":
         _check_ranges(params)
         _check_object(params)
+    elif params.start_from:
+        raise _refuse("A training file is of an object.", "Choose an object, or no file.", "start_from")
 
 
 def _refuse(what: str, remedy: str, field: str) -> InvalidInput:
@@ -78,10 +82,24 @@ def _check_words(params: ProlificDreamerParams) -> None:
             )
 
 
+def _check_sides(params: ProlificDreamerParams) -> None:
+    """What is done by sides needs sides that are told."""
+    for name, title in (("perp_neg", "Perp-Neg"), ("suppress_face", "No face elsewhere")):
+        if getattr(params, name) and (params.task == "playground" or not params.view_words):
+            what = "Pictures of the playground have no sides" if params.task == "playground" else "No side is said"
+            raise _refuse(f"{what}, and {title} works by sides.", f"Switch {title} off, or say the side.", name)
+
+
 def _check_times(params: ProlificDreamerParams) -> None:
     if params.t_min >= params.t_max:
         raise _refuse(
             f"The least time, {params.t_min:g}, is not below the largest, {params.t_max:g}.", "Swap them.", "t_min"
+        )
+    if round(1000 * (params.t_max - params.t_min)) < 1:
+        raise _refuse(
+            f"Between {params.t_min:g} and {params.t_max:g} there is no timestep of a thousand.",
+            "Raise the largest time.",
+            "t_max",
         )
     if params.anneal and params.t_min >= params.t_max_late:
         raise _refuse(
@@ -106,6 +124,13 @@ def _check_times(params: ProlificDreamerParams) -> None:
 
 def _check_estimator(params: ProlificDreamerParams) -> None:
     model = MODELS[params.model]
+    steps = params.playground_iterations if params.task == "playground" else params.iterations
+    if "vsd" in params.methods and 1 < steps <= params.phi_every:
+        raise _refuse(
+            f"Every {params.phi_every} steps, of {steps}, the estimator learns once and never again.",
+            f"Use less than {steps}.",
+            "phi_every",
+        )
     if params.estimator == "lora_separate" and model.estimator is None and "vsd" in params.methods:
         raise _refuse(
             f"{model.title} has no second model for the estimator.",
@@ -152,6 +177,9 @@ def _check_schedule(schedule: Schedule, name: str) -> None:
     ends = [round(end) for end in given]  # steps are whole numbers, see `params.knots`
     if any(b <= a for a, b in zip(ends, ends[1:], strict=False)) or any(end < 0 for end in ends):
         raise _refuse("The steps of the schedule do not rise.", "Put whole numbers in order.", name)
+    weights = schedule[:2] if count == 3 else schedule[:1] if count == 1 else (schedule[1], *schedule[2::2])
+    if not all(0 <= weight <= MOST_WEIGHT for weight in weights):
+        raise _refuse("A weight is out of range.", f"Use weights from 0 to {MOST_WEIGHT:g}.", name)
     if count == 3 and ends[0] == 0:
         raise _refuse("The schedule ends at step 0.", "Give a later step, or one number.", name)
 
@@ -167,9 +195,10 @@ def _check_object(params: ProlificDreamerParams) -> None:
             "Choose the field alone, or start as an object.",
             "stages",
         )
-    if params.start == "scene" and params.radius[1] >= params.bound:
+    wall = params.bound * (1.0 if params.start == "scene" else INSIDE)  # of the room, where there is one
+    if params.start != "object" and params.radius[1] >= wall:
         raise _refuse(
-            f"A camera at {params.radius[1]:g} stands outside the scene, whose half side is {params.bound:g}.",
+            f"A camera at {params.radius[1]:g} stands outside the room, whose wall is at {wall:.3g}.",
             "Let cameras stand within it, or enlarge the cube.",
             "radius",
         )
@@ -222,7 +251,7 @@ def _notes(params: ProlificDreamerParams) -> list[str]:
     notes += length_notes(params.prompt, model.teacher, model.text_tokens)
     if params.task == "object" and not params.view_words:
         notes.append("Without words for the side objects often get several fronts.")
-    if params.start == "scene" and params.task == "object":
+    if params.start != "object" and params.task == "object":
         notes.append("Of a scene there will be pictures and a field; a mesh of it is of little use.")
     return notes
 

@@ -10,11 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import trimesh
 from PIL import Image
 
+from engines.prolificdreamer.exhibit import Exhibition
+from engines.prolificdreamer.field import Field
+from engines.prolificdreamer.geometry import GeometryStage
 from engines.prolificdreamer.params import ProlificDreamerParams
+from engines.prolificdreamer.particles import NerfStage
+from engines.prolificdreamer.playground import PlaygroundStage
 from engines.prolificdreamer.run import run
+from engines.prolificdreamer.texture import TextureStage
 from studio import bundle
 from studio.contract import FileRef
 from studio.errors import Cancelled, InvalidInput, WeightsMissing
@@ -147,6 +154,94 @@ def test_a_run_killed_within_a_stage_goes_on_and_gives_the_same_bytes(small: Pat
     assert following.files == whole.files
 
 
+@pytest.mark.parametrize("crash_at", [6, 7, 8, 10, 11, 12])
+def test_a_run_killed_in_the_middle_of_a_later_stage_gives_the_same_bytes(small: Path, crash_at: int):
+    stages = {"stages": ALL, "iterations": 3, "geometry_iterations": 4, "texture_iterations": 4}
+    wanted = params(methods=("vsd",), formats=("glb", "field"), checkpoint_every=1, replay=2, **stages)
+    whole = made(wanted)
+    ctx = FakeContext(models=whole.models, crash_at=crash_at)
+    with pytest.raises(Crash):
+        run(ctx, wanted)
+    kept = bundle.unpack(ctx.newest[1])
+    assert kept["position"] in (1, 2)
+    assert 0 < kept["done"] < 4, "in the middle"
+    following = ctx.again()
+    run(following, wanted)
+    assert following.files == whole.files
+
+
+def test_a_killed_run_with_a_second_model_gives_the_same_bytes(published: Path):
+    wanted = params(model="full", methods=("vsd",), formats=("field",), perp_neg=True, phi_every=2, particles=2)
+    whole = made(wanted, weights=published)
+    ctx = FakeContext(published, models=whole.models, crash_at=4)
+    with pytest.raises(Crash):
+        run(ctx, wanted)
+    following = ctx.again()
+    run(following, wanted)
+    assert following.files == whole.files
+
+
+@pytest.mark.parametrize(
+    ("part", "index"),
+    [(NerfStage, 2), (GeometryStage, 1), (TextureStage, 1), (PlaygroundStage, 2)],
+)
+def test_a_step_without_numbers_is_undone_in_every_stage(
+    small: Path, monkeypatch: pytest.MonkeyPatch, part: type, index: int
+):
+    """Once, in the middle of the stage; then it goes on at half the rates."""
+    step, spoilt = part.step, []
+
+    def once(stage: Any, now: int) -> dict[str, float]:
+        told = step(stage, now)
+        if now == index and not spoilt:
+            spoilt.append(now)
+            return {**told, "gradient": float("nan")}
+        return told
+
+    monkeypatch.setattr(part, "step", once)
+    task = {"task": "playground"} if part is PlaygroundStage else {"stages": ALL}
+    ctx = made(params(methods=("vsd",), formats=("glb",), checkpoint_every=1, **task))
+    assert spoilt == [index]
+    note = ctx.attributes["vsd-7-steps.csv"]["note"]
+    assert f"Step {index} gave no numbers; went back to step {index}" in note
+    rows = list(csv.DictReader(io.StringIO(ctx.files["vsd-7-steps.csv"].decode())))
+    assert all(np.isfinite(float(row["gradient"])) for row in rows)
+
+
+def test_of_an_empty_field_the_field_is_shown_and_the_next_method_made(small: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Field, "density", lambda _field, points: torch.zeros(len(points)))
+    wanted = params(methods=("sds", "sds_50"), stages=ALL, formats=("glb", "field"))
+    ctx = made(wanted)
+    for method in wanted.methods:
+        assert {f"{method}-7.png", f"{method}-7-field.safetensors", f"{method}-7-steps.csv"} <= set(ctx.files)
+        assert f"{method}-7.glb" not in ctx.files
+        assert "there is no surface to be" in ctx.attributes[f"{method}-7.png"]["note"]
+    broken = FakeContext(models=ctx.models, crash_at=6)
+    with pytest.raises(Crash):
+        run(broken, wanted)
+    following = broken.again()
+    run(following, wanted)
+    assert following.files == ctx.files
+
+
+def test_particles_say_how_much_they_differ(small: Path):
+    ctx = made(params(methods=("sds",), particles=3, formats=("glb",), iterations=2))
+    for particle in (1, 2, 3):
+        numbers = ctx.numbers[f"sds-7-{particle}.glb"]
+        assert 0 < numbers["least_variety"] <= numbers["variety"]
+    alone = made(params(methods=("sds",), formats=("glb",), iterations=2))
+    assert "variety" not in alone.numbers["sds-7.glb"]
+
+
+def test_within_a_room_cameras_film_from_within(small: Path):
+    """From outside there would be nothing but the wall."""
+    ctx = made(params(methods=("sds",), start="centred", bound=3.0, radius=(1.8, 2.2), formats=("video",)))
+    frames = np.load(io.BytesIO(ctx.files["sds-7.mp4"]))
+    views = Exhibition(ctx, params(start="centred", bound=3.0, radius=(1.8, 2.2)), None).views(4)
+    assert frames.shape[0] == 3
+    torch.testing.assert_close(views.c2w[:, :3, 3].norm(dim=1), torch.full((4,), 2.0))
+
+
 def test_a_cancelled_run_keeps_what_it_has(small: Path):
     ctx = FakeContext(stop_at=5)
     with pytest.raises(Cancelled):
@@ -227,6 +322,20 @@ def test_how_far_a_training_file_came_is_said_for_one_particle(small: Path):
         run(following, more.model_copy(update={"iterations": 1}))
     assert caught.value.remedy == "Ask for 2 or more."
     run(following, more.model_copy(update={"iterations": 2}))
+
+
+def test_a_file_of_something_else_is_no_training_file(small: Path):
+    ctx = made(params(methods=("sds",), formats=("field", "training")))
+    cases = {
+        "sds-7-field.safetensors": ("start_from", "no training file"),
+        "sds-7-training.safetensors": ("methods", "of SDS, not of VSD"),
+    }
+    for name, (field, says) in cases.items():
+        refused = FakeContext(models=ctx.models)
+        refused.uploads = {TRAINING: ctx.files[name]}
+        with pytest.raises(InvalidInput, match=says) as caught:
+            run(refused, params(methods=("vsd",), iterations=9, start_from=FileRef(sha256=TRAINING)))
+        assert caught.value.field == field
 
 
 def test_colouring_does_not_change_the_surface_it_colours(small: Path):
