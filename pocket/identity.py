@@ -1,7 +1,10 @@
 """Training the identity embedder on toy people, and the tests it has to pass before its word counts.
 
-Identities of training, of the choice of a threshold and of the examination have seeds of their own. Broken samples of
-two kinds that it has never been shown (noise, blobs) are kept for the examination.
+A face recogniser looks at the face. So everybody wears other hair, hats and clothes in every picture, and pictures
+whose face alone is spoilt show nobody. A fourth of what it learns from is perturbed against itself, so that what is
+posted with a perturbation is still known, and its word on what a thief draws counts. Identities of training, of the
+choice of a threshold and of the examination have seeds of their own. Broken samples of two kinds that it has never
+been shown (noise, blobs) are kept for the examination.
 """
 
 from __future__ import annotations
@@ -28,8 +31,9 @@ from pocket.toypool import levels
 TRAINING, CHOOSING, EXAMINING = 20_000_000, 30_000_000, 40_000_000  # first seeds of identities
 IDENTITIES, VIEWS, TOYS = 1200, 12, 3000
 SHARD = 100  # identities of a file
+STRENGTH = 24 / 127.5  # of perturbations shown in training, in [-1, 1]: the largest budget of the defenders
 TOGETHER = 10  # identities that one process draws at a time
-RECIPE = Recipe(seed=11, steps=2000, batch=96, ranks=1, cooldown=1200, muon_rate=0.02, adam_rate=2e-3, ema=0.995)
+RECIPE = Recipe(seed=11, steps=5000, batch=96, ranks=1, cooldown=3500, muon_rate=0.02, adam_rate=2e-3, ema=0.995)
 
 
 class Student(nn.Module):
@@ -64,7 +68,9 @@ class Recognition:
         nobody = torch.cat([to_float(toys), spoilt(shown[: count // 6], generator)])
         pictures = augmented(torch.cat([shown, nobody]), generator)
         is_face = (torch.arange(len(pictures)) < count).to(pictures)
-        embeddings, faces = student.embedder(pictures)
+        some = count // 4
+        hardened = misled(student, pictures[:some], who[:some], generator)
+        embeddings, faces = student.embedder(torch.cat([hardened, pictures[some:]]))
         return {
             "identity": cosine_softmax_loss(embeddings[:count], student.centres, who),
             "face": F.binary_cross_entropy_with_logits(faces, is_face),
@@ -91,14 +97,45 @@ def augmented(pictures: Tensor, generator: torch.Generator) -> Tensor:  # [B, 3,
     small = F.interpolate(F.avg_pool2d(moved, 2), scale_factor=2.0, mode="bilinear", align_corners=False)
     moved = moved + draw(1, 1, 1) * (draw(1, 1, 1) < 0.5) * (small - moved)
     tinted = moved * (1 + 0.15 * (2 * draw(3, 1, 1) - 1)) + 0.12 * (2 * draw(1, 1, 1) - 1)
-    grain = torch.randn(tinted.shape, generator=generator).to(tinted) * 0.12 * draw(1, 1, 1) * (draw(1, 1, 1) < 0.6)
-    return (tinted + grain).clamp(-1, 1)
+    grain = torch.randn(tinted.shape, generator=generator).to(tinted) * 0.12 * draw(1, 1, 1) * (draw(1, 1, 1) < 0.4)
+    cover = draw(1, 1, 1) * (draw(1, 1, 1) < 0.4) * patterns(tinted, generator)
+    return (tinted + grain + STRENGTH * cover).clamp(-1, 1)
+
+
+def patterns(like: Tensor, generator: torch.Generator) -> Tensor:  # [B, C, S, S], in [-1, 1]
+    """Noise of a grain of 1 to 16 pixels, hard or soft: what perturbations look like that are not made for a face."""
+    made = []
+    for _ in range(len(like)):
+        grain = 2 ** int(torch.randint(5, (), generator=generator))
+        coarse = 2 * torch.rand(1, like.shape[1], SIDE // grain, SIDE // grain, generator=generator) - 1
+        if torch.rand((), generator=generator) < 0.5:
+            made.append(F.interpolate(coarse.sign(), (SIDE, SIDE)))
+        else:
+            made.append(F.interpolate(coarse, (SIDE, SIDE), mode="bicubic", align_corners=False).clamp(-1, 1))
+    return torch.cat(made).to(like)
+
+
+def misled(student: nn.Module, pictures: Tensor, who: Tensor, generator: torch.Generator) -> Tensor:
+    """Pictures a step away, at most half of `STRENGTH`, towards what the student would take for somebody else.
+
+    Learning from these keeps a perturbation from misleading the judge without hurting the face (Goodfellow et al.
+    2015, from a random start as Wong et al. 2020).
+    """
+    size = STRENGTH / 2 * torch.rand(len(pictures), 1, 1, 1, generator=generator).to(pictures)
+    start = size * (2 * torch.rand(pictures.shape, generator=generator).to(pictures) - 1)
+    moved = (pictures + start).clamp(-1, 1).requires_grad_(True)
+    with torch.enable_grad():
+        embeddings, faces = student.embedder(moved)
+        loss = cosine_softmax_loss(embeddings, student.centres, who) - F.logsigmoid(faces).mean()
+    (gradient,) = torch.autograd.grad(loss, moved)
+    return (pictures + (start + size * gradient.sign()).clamp(-size, size)).clamp(-1, 1).detach()
 
 
 def spoilt(pictures: Tensor, generator: torch.Generator) -> Tensor:  # [B, 3, S, S]
     """Pictures of people made into pictures of nobody: shuffled tiles, melted, or a part enlarged."""
-    way = torch.randint(3, (len(pictures),), generator=generator)
-    made = torch.stack([tiles(pictures, generator), melted(pictures, generator), enlarged(pictures)])
+    way = torch.randint(4, (len(pictures),), generator=generator)
+    ways = tiles(pictures, generator), melted(pictures, generator), enlarged(pictures), defaced(pictures, generator)
+    made = torch.stack(ways)
     return made[way.to(made.device), torch.arange(len(pictures), device=made.device)]
 
 
@@ -118,6 +155,19 @@ def melted(pictures: Tensor, generator: torch.Generator) -> Tensor:  # [B, 3, S,
     field = F.interpolate(coarse, pictures.shape[-2:], mode="bicubic", align_corners=False)
     grid = F.affine_grid(torch.eye(2, 3).to(pictures).expand(count, 2, 3), list(pictures.shape), align_corners=False)
     return F.grid_sample(pictures, grid + field.permute(0, 2, 3, 1), padding_mode="reflection", align_corners=False)
+
+
+def defaced(pictures: Tensor, generator: torch.Generator) -> Tensor:  # [B, 3, S, S]
+    """Hat, hair and clothes as they were, the middle of the picture, where the face is, melted and blotched."""
+    count, side = len(pictures), pictures.shape[-1]
+    row, column = torch.meshgrid(*[torch.linspace(-1, 1, side)] * 2, indexing="ij")
+    across, down = (0.1 * torch.randn(2, count, 1, 1, generator=generator)).unbind()
+    near = ((row - down) / 0.55).square() + ((column - across) / 0.5).square()
+    where = ((1.2 - near) / 0.4).clamp(0, 1)[:, None].to(pictures)
+    coarse = torch.randn(count, 3, 12, 12, generator=generator).to(pictures)
+    blots = F.interpolate(0.5 * coarse, (side, side), mode="bicubic", align_corners=False)
+    strong = torch.rand(count, 1, 1, 1, generator=generator).to(pictures)
+    return torch.lerp(pictures, (melted(pictures, generator) + strong * blots).clamp(-1, 1), where)
 
 
 def enlarged(pictures: Tensor) -> Tensor:  # [B, 3, S, S]
@@ -147,7 +197,14 @@ def portraits(first: int, identities: int, views: int) -> Tensor:  # uint8 [N, v
 
 def _people(seeds: Sequence[int], views: int) -> np.ndarray:  # uint8 [N views, 3, SIDE, SIDE]
     return levels(
-        people.render([people.sample(who, who * 97 + view) for who in seeds for view in range(views)], SIDE)
+        people.render(
+            [
+                people.disguised(people.sample(who, who * 97 + view), who * 97 + view)
+                for who in seeds
+                for view in range(views)
+            ],
+            SIDE,
+        )
     )
 
 
@@ -184,7 +241,8 @@ def _write(path: Path, pictures: Tensor) -> None:
 def examine(net: Embedder, identities: int = 200, views: int = 6, seed: int = 5) -> dict[str, float]:
     """Verification of unseen identities at thresholds chosen on others, and what it makes of broken samples.
 
-    Of every pair of pictures of the examined identities, as many of different ones as of the same are drawn. A
+    Of every pair of pictures of the examined identities, as many of different ones as of the same are drawn; all of
+    them wear other hair and clothes in every picture. A
     thief's pictures are compared with the mean of a person's true ones, which is nearer to each of these than they
     are to one another: that has a threshold of its own, "mean_threshold".
     """
@@ -195,7 +253,14 @@ def examine(net: Embedder, identities: int = 200, views: int = 6, seed: int = 5)
     mean_threshold = best_threshold(*_against_means(chosen, generator))
     own_mean, other_mean = _against_means(examined, generator)
     shown = to_float(portraits(EXAMINING, identities, 2)).flatten(0, 1)
+    mean = F.normalize(examined.sum(dim=1), dim=-1).repeat_interleave(2, dim=0)
+    perturbed = {
+        "patterns": (shown + STRENGTH * patterns(shown, generator)).clamp(-1, 1),
+        "attacked": attacked(net, shown, mean, STRENGTH),
+        "attacked_half": attacked(net, shown, mean, STRENGTH / 2),
+    }
     broken = {
+        "defaced": defaced(shown, generator),
         "tiles": tiles(shown, generator),
         "melted": melted(shown, generator),
         "noise": noise(len(shown), generator),
@@ -213,6 +278,10 @@ def examine(net: Embedder, identities: int = 200, views: int = 6, seed: int = 5)
         "cosine_same": float(same.mean()),
         "cosine_different": float(different.mean()),
     }
+    for name, pictures in perturbed.items():
+        embeddings, faces = _asked(net, pictures)
+        accepted = (faces > 0) & ((embeddings * mean).sum(dim=1) > mean_threshold)
+        report[f"{name}_accepted"] = float(accepted.double().mean())
     own, faces = _asked(net, shown)
     report["faces_found"] = float((faces > 0).double().mean())
     for name, pictures in broken.items():
@@ -220,6 +289,23 @@ def examine(net: Embedder, identities: int = 200, views: int = 6, seed: int = 5)
         report[f"{name}_taken_for_a_face"] = float((faces > 0).double().mean())
         report[f"{name}_cosine"] = float((embeddings * own).sum(dim=1).mean())
     return {name: round(value, 4) for name, value in report.items()}
+
+
+@torch.enable_grad()
+def attacked(net: Embedder, pictures: Tensor, whose: Tensor, size: float) -> Tensor:  # [N, 3, S, S], [N, D]
+    """Pictures moved by at most `size` to where the judge itself least takes them for `whose`: the worst of all
+    perturbations of that size, which no defender knows (projected gradient, Madry et al. 2018, ten steps)."""
+    made = []
+    for part, direction in zip(pictures.split(200), whose.split(200), strict=True):
+        part, direction = part.to(net.face.weight), direction.to(net.face.weight)
+        moved = part.clone()
+        for _ in range(10):
+            moved.requires_grad_(True)
+            likeness = (net(moved)[0] * direction).sum()
+            (gradient,) = torch.autograd.grad(likeness, moved)
+            moved = (part + (moved - size / 4 * gradient.sign() - part).clamp(-size, size)).clamp(-1, 1).detach()
+        made.append(moved.cpu())
+    return torch.cat(made)
 
 
 def _embedded(net: Embedder, first: int, identities: int, views: int) -> Tensor:  # [N, V, D]

@@ -127,6 +127,16 @@ def sample(identity_seed: int, view_seed: int, spec: PersonSpec | None = None) -
     )
 
 
+def disguised(portrait: Portrait, seed: int) -> Portrait:
+    """The same face under other hair and in other clothes: what does not make a face, from a seed of its own."""
+    other, rng = identity(np.random.default_rng((seed, 2))), np.random.default_rng((seed, 3))
+    clothes = {
+        name: getattr(other, name) for name in ("shirt", "pattern", "hat", "hat_colour", "hair", "hair_colour")
+    }
+    glasses = portrait.identity.glasses if rng.random() < 0.7 else other.glasses
+    return replace(portrait, identity=replace(portrait.identity, **clothes, glasses=glasses))
+
+
 def render(portraits: Sequence[Portrait], side: int = 64, dtype: torch.dtype = torch.float32) -> View:
     """Pictures of `side` pixels of any portraits, in their order; those of one identity are traced together."""
     return renderer.render(portraits, [portrait.identity for portrait in portraits], side, dtype)

@@ -1,6 +1,7 @@
 """The recipe of the pocket defender: what it is built of, what it learns from, and at which budgets.
 
-One network a budget, each started from the next larger one, with targets found by search. Against both pocket
+One network a budget, each started from the next larger one, with targets: pictures protected one by one through the
+autoencoders. Against both pocket
 portrait models, as it ships; against the first alone, so that a thief can start from one it has not seen; and through
 rough treatment of the pictures. The pictures are those the identity embedder is trained on; everybody who is examined
 later has seeds of their own. Knows how to train; knows nothing of thieves.
@@ -38,18 +39,20 @@ VARIANTS = {
     "rid_alone": Variant(("portraits",)),
     "rid_rough": Variant(("portraits", "portraits_b"), rough=True),
 }
-TARGETS = 64  # pictures whose perturbation is searched for
+TARGETS = 1024  # pictures whose perturbation is searched for
 TOGETHER = 32  # of them, at a time
-ROUNDS, INNER = 10, 3  # of the search
-RECIPES = {  # perturbations are as strong as they get after a few hundred pictures
+ROUNDS, INNER = 2, 10  # of the search
+REGRESSION = 10.0  # the published weight of the L1 to the targets
+PAIRED = 0.75  # of a batch has targets
+RECIPES = {
     24.0: Recipe(
-        seed=31, steps=200, batch=32, ranks=1, warmup=20, cooldown=100, muon_rate=0.01, adam_rate=1e-3, ema=0.98
+        seed=31, steps=1400, batch=32, ranks=1, warmup=20, cooldown=900, muon_rate=0.03, adam_rate=2e-3, ema=0.99
     ),
     12.0: Recipe(
-        seed=32, steps=80, batch=32, ranks=1, warmup=10, cooldown=50, muon_rate=0.006, adam_rate=7e-4, ema=0.96
+        seed=32, steps=60, batch=32, ranks=1, warmup=10, cooldown=40, muon_rate=0.006, adam_rate=7e-4, ema=0.96
     ),
     6.0: Recipe(
-        seed=33, steps=80, batch=32, ranks=1, warmup=10, cooldown=50, muon_rate=0.006, adam_rate=7e-4, ema=0.96
+        seed=33, steps=60, batch=32, ranks=1, warmup=10, cooldown=40, muon_rate=0.006, adam_rate=7e-4, ema=0.96
     ),
 }
 
@@ -104,7 +107,7 @@ def train_everything(work: Path, out: Path, resume: bool, log: Callable[[str], N
             own = work / f"pairs-{budget:g}.safetensors"
             scaled(pairs, own, budget / BUDGETS[0])
         defender.eps = budget / GREY_LEVELS
-        task = Protecting(people, folders, load_diffusion, own, rough=variant.rough)
+        task = Protecting(people, folders, load_diffusion, own, REGRESSION, PAIRED, variant.rough)
         log(f"defender for {budget:g} grey levels; progress in {folder / 'log.txt'}")
         train(defender, task, RECIPES[budget], folder, hidden, resume and (folder / "state.pt").exists())
         load_average(folder, defender)
@@ -112,6 +115,8 @@ def train_everything(work: Path, out: Path, resume: bool, log: Callable[[str], N
     told = {
         **asdict(variant),
         "targets": TARGETS,
+        "regression": REGRESSION,
+        "paired": PAIRED,
         "recipes": {f"{budget:g}": asdict(recipe) for budget, recipe in RECIPES.items()},
     }
     (out / "training.json").write_text(json.dumps(told, indent=2) + "\n")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -44,7 +45,9 @@ class Code:
     latents: str  # name of the folder of latents
     learn: Recipe
     polish: Recipe
-    shards: int | None = None  # of each sort of pictures that are used with it; None: all
+    shards: int | None = None  # of each sort of toys that are used with it; None: all
+    widths: tuple[int, ...] = toyvae.WIDTHS  # of the autoencoder
+    people: bool = False  # whether its first half learns from people instead of toys
 
 
 SHARED = Code("toyvae", "latents", toyvae.RECIPE, toyvae.POLISH)
@@ -110,11 +113,11 @@ class CaptionedLatents:
     people_latents: list[Path] = field(default_factory=list)
     share: float = PEOPLE
     pool: Pool | None = None
-    encoded: Tensor | None = None  # float16 [N, 4, 16, 16]
+    encoded: Tensor | None = None  # float16 [N, 4, S, S]
     persons: tuple[Tensor, Tensor, tuple[PersonSpec, ...]] | None = None  # latents, layouts, truths
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Latents [count, 4, 16, 16], token ids [count, LENGTH], layouts [count, LAYOUT, 8, 8]."""
+        """Latents [count, 4, S, S], token ids [count, LENGTH], layouts [count, LAYOUT, S/2, S/2]."""
         if self.pool is None or self.encoded is None:
             self.pool = toypool.load(self.shards)
             self.encoded = torch.cat([load_file(path)["latents"] for path in self.latents])
@@ -134,7 +137,8 @@ class CaptionedLatents:
             latents = torch.cat([latents, encoded[torch.from_numpy(whom)]])
             layouts = torch.cat([layouts, places[torch.from_numpy(whom)]])
         tokens = encode_captions(["" if rng.random() < DROP else caption for caption in spoken])
-        return latents.float(), tokens, layouts.float() / self.pool.spread
+        layouts = F.adaptive_avg_pool2d(layouts.float() / self.pool.spread, latents.shape[-1] // 2)
+        return latents.float(), tokens, layouts
 
 
 _WORDS: PreTrainedTokenizerFast | None = None
@@ -149,7 +153,7 @@ def encode_captions(captions: list[str]) -> Tensor:  # -> int64 [B, LENGTH]
 
 @torch.no_grad()
 def encode(shard: Path, path: Path, autoencoder: AutoencoderKL) -> None:
-    """Write the scaled latents of a shard's pictures, float16 [N, 4, 16, 16]; made where the autoencoder is."""
+    """Write the scaled latents of a shard's pictures, float16 [N, 4, S, S]; made where the autoencoder is."""
     pictures, device = load_file(shard)["pictures"], autoencoder.device
     means = [autoencoder.encode(toypool.to_tensor(part.to(device))).latent_dist.mean for part in pictures.split(50)]
     scaled = (torch.cat(means) * autoencoder.config.scaling_factor).half().cpu().contiguous()
@@ -214,16 +218,12 @@ def material(
     resume: bool,
     log: Callable[[str], None],
     code: Code = SHARED,
-    given: AutoencoderKL | None = None,
 ) -> tuple[CaptionedLatents, AutoencoderKL]:
-    """What the models learn from, and the autoencoder that encodes it; made in `folder` where it is not there yet.
-
-    An autoencoder that is `given` is not trained.
-    """
+    """What the models learn from, and the autoencoder that encodes it; made in `folder` where it is not there yet."""
     sorts = (lessonpool.TOYS, lessonpool.SIDED)
     toys = [file for sort in sorts for file in sort.files(folder, resume, log, code.shards)]
     people = lessonpool.PEOPLE.files(folder, resume, log)
-    autoencoder = given or _autoencoder(folder / code.name, toys, people, resume, log, code)
+    autoencoder = _autoencoder(folder / code.name, toys, people, resume, log, code)
     autoencoder.to(best_device())
     latents = {file: folder / code.latents / file.parent.name / file.name for file in [*toys, *people]}
     for file, path in latents.items():
@@ -255,7 +255,8 @@ def _autoencoder(
     if resume and (folder / "vae" / "config.json").exists():
         made = AutoencoderKL.from_pretrained(folder / "vae")
     else:
-        made = toyvae.make(folder, toys[:3], resume, log, code.learn)
+        shown = people if code.people else toys[:3]
+        made = toyvae.make(folder, shown, resume, log, code.learn, code.widths)
     toyvae.polish(made, folder / "polish", [*people, *toys], resume, log, code.polish)
     made.save_pretrained(folder / "polished")
     return made.eval()

@@ -83,8 +83,8 @@ SURROGATES = {
             "inversion": {"rate": 2e-2, "batch": 6, "steps": 400},
         },
         guidance=3.0,
-        gflop=0.26,
-        parameters={"unet": 4.13e6, "text": 0.29e6, "embedding": 0.02e6, "vae": 0.65e6},
+        gflop=0.12,
+        parameters={"unet": 4.13e6, "text": 0.29e6, "embedding": 0.02e6, "vae": 1.64e6},
     ),
     "sd21": Surrogate(
         title="Stable Diffusion 2.1 base",

@@ -38,6 +38,7 @@ __all__ = [  # with the units, for whoever writes a recipe
 
 PROMPT = " "  # of the surrogates in training
 REGRESSION = 0.3  # weight of the L1 to the targets; at 10 its gradient is 29 times that of the distillation
+CELL = 8  # pixels of a cell of latents, a side
 SHAKEN = 0.5  # how often a perturbed picture is treated roughly, where that is asked for
 
 
@@ -53,6 +54,7 @@ class Protecting:
     load: Callable[[Path], Diffusion]
     pairs: Path | None = None  # safetensors with "source" and "attacked", uint8 [N, 3, S, S]
     regression: float = REGRESSION
+    paired: float = 0.25  # share of a batch that has targets
     rough: bool = False
     pool: Tensor | None = None
     targets: tuple[Tensor, Tensor] | None = None
@@ -60,15 +62,16 @@ class Protecting:
     words: list[Tensor] = field(default_factory=list)  # what each model makes of PROMPT, [1, T, D]
 
     def __call__(self, student: nn.Module, count: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """The losses of `count` pictures, a quarter of which have targets."""
+        """The losses of `count` pictures, a share of which have targets."""
         self._open(next(student.parameters()).device)
         assert self.pool is not None
-        paired = count // 4 if self.targets is not None else 0
+        paired = round(count * self.paired) if self.targets is not None else 0
         plain = drawn(self.pool, count - paired, generator)
         source, attacked = plain[:0], plain[:0]
         if self.targets is not None:
             which = torch.randint(len(self.targets[0]), (paired,), generator=generator)
-            source, attacked = (to_float(part[which]) for part in self.targets)
+            source, attacked = rolled([part[which] for part in self.targets], generator)
+            source, attacked = to_float(source), to_float(attacked)
         plain, source, attacked = beside(student, [plain, source, attacked])
         deltas = student(torch.cat([plain, source]))
         moved = plain + deltas[: len(plain)]
@@ -118,6 +121,20 @@ def drawn(pool: Tensor, count: int, generator: torch.Generator) -> Tensor:  # ui
     chosen = to_float(pool[torch.randint(len(pool), (count,), generator=generator)])
     mirrored = torch.rand(count, 1, 1, 1, generator=generator) < 0.5
     return torch.where(mirrored, chosen.flip(-1), chosen)
+
+
+def rolled(pairs: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:  # [B, C, S, S] each
+    """All of them moved around their edges by the same whole cells of latents, other ones for every picture.
+
+    An encoder sees the same a cell further, so a target moves with its picture: what is learned is what a place looks
+    like, and not where it is.
+    """
+    count, side = len(pairs[0]), pairs[0].shape[-1]
+    steps = CELL * torch.randint(side // CELL, (2, count), generator=generator)
+    places = torch.arange(side)
+    rows, columns = ((places + step[:, None]) % side for step in steps)
+    which = torch.arange(count)[:, None, None]
+    return [part[which, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2) for part in pairs]
 
 
 def shaken(pictures: Tensor, generator: torch.Generator) -> Tensor:  # [B, 3, S, S] in about [-1, 1]

@@ -15,12 +15,16 @@ from pocket import identity
 from pocket.identity import (
     Recognition,
     Student,
+    attacked,
     augmented,
     blobs,
+    defaced,
     enlarged,
     hidden,
     melted,
+    misled,
     noise,
+    patterns,
     portraits,
     spoilt,
     tiles,
@@ -44,7 +48,7 @@ def test_pictures_are_labelled_by_their_identity(shown: torch.Tensor):
     assert ((again.int() - shown[3].int()).abs() <= 1).double().mean() > 0.999
 
 
-@pytest.mark.parametrize("spoil", [spoilt, tiles, melted, lambda x, g: enlarged(x)])
+@pytest.mark.parametrize("spoil", [spoilt, tiles, melted, defaced, lambda x, g: enlarged(x)])
 def test_spoilt_pictures_keep_shape_and_range_and_show_something_else(spoil, shown: torch.Tensor):
     people = to_float(shown[:, 0])
     one, again = spoil(people, generator()), spoil(people, generator())
@@ -67,6 +71,42 @@ def test_augmented_pictures_are_still_alike(shown: torch.Tensor):
     assert made.shape == people.shape
     assert made.abs().max() <= 1
     assert 0.01 < (made - people).abs().mean() < 0.5
+
+
+def test_a_defaced_picture_keeps_what_is_around_the_face(shown: torch.Tensor):
+    people = to_float(shown[:, 0])
+    changed = (defaced(people, generator()) - people).abs().mean(dim=(0, 1))
+    assert changed[24:40, 24:40].mean() > 0.1
+    assert changed[:, :4].max() == changed[:, -4:].max() == 0
+
+
+def test_patterns_are_of_every_grain_and_within_one():
+    made = patterns(torch.zeros(40, 3, 64, 64), generator())
+    assert made.shape == (40, 3, 64, 64)
+    assert 0.9 < made.abs().max() <= 1
+    slopes = made.diff(dim=-1).abs().mean(dim=(1, 2, 3))
+    assert slopes.max() > 10 * slopes.min()
+
+
+def test_misled_pictures_are_near_and_less_alike(shown: torch.Tensor):
+    people = to_float(shown[:, 0])
+    student, who = Student(8), torch.arange(8)
+    moved = misled(student, people, who, generator())
+    assert 0 < (moved - people).abs().max() <= identity.STRENGTH / 2 + 1e-6
+    before, after = (
+        identity.cosine_softmax_loss(student.embedder(x)[0], student.centres, who) for x in (people, moved)
+    )
+    assert after > before
+    assert not moved.requires_grad
+
+
+def test_an_attack_on_the_judge_stays_near_and_makes_it_doubt(shown: torch.Tensor):
+    torch.manual_seed(0)
+    people, net = to_float(shown[:, 0]), Embedder().eval()
+    own = net(people)[0].detach()
+    moved = attacked(net, people, own, 0.05)
+    assert (moved - people).abs().max() <= 0.05 + 1e-6
+    assert (net(moved)[0] * own).sum(dim=1).mean() < 0.98
 
 
 def test_what_is_never_shown_in_training_has_its_kinds():
@@ -116,5 +156,8 @@ def test_an_examination_of_a_network_that_knows_nothing_says_so():
     assert report["verification"] < 0.95
     assert -1 <= report["mean_threshold"] <= 1
     assert {"mean_verification", "mean_accepted", "mean_accepted_of_others"} <= set(report)
-    assert {f"{kind}_taken_for_a_face" for kind in ("tiles", "melted", "noise", "blobs", "toys")} <= set(report)
+    assert {f"{kind}_accepted" for kind in ("patterns", "attacked", "attacked_half")} <= set(report)
+    assert {f"{kind}_taken_for_a_face" for kind in ("defaced", "tiles", "melted", "noise", "blobs", "toys")} <= set(
+        report
+    )
     json.dumps(report)

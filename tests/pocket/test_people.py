@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from pocket.heads import BEARD, BEARDS, FRAME, HAIR, HAIR_STYLES, HAT, HATS, SHIRT, SKIN, Expression
-from pocket.people import LONGEST, MOODS, Portrait, caption, identity, render, sample
+from pocket.people import LONGEST, MOODS, Portrait, caption, disguised, identity, render, sample
 from pocket.toys import FLOOR, REACH
 from pocket.tracer import ball
 from pocket.wording import PersonSpec, parse, write
@@ -131,3 +131,15 @@ def test_the_person_among_the_examples_is_drawn_by_this_code():
     shipped = [np.asarray(Image.open(folder / f"{number}.png")) for number in range(1, 7)]
     stored = torch.from_numpy(np.stack(shipped)).permute(0, 3, 1, 2) / 255
     assert ((drawn - stored).abs() < 0.02).double().mean() > 0.999
+
+
+def test_who_is_disguised_keeps_the_face_and_nothing_else():
+    shown = sample(3, 5)
+    other = disguised(shown, 1)
+    assert disguised(shown, 1) == other
+    for name in ("skin", "eyes", "beard", "shape"):
+        assert getattr(other.identity, name) == getattr(shown.identity, name)
+    assert replace(other, identity=shown.identity) == shown
+    many = [disguised(shown, seed).identity for seed in range(20)]
+    for name in ("shirt", "pattern", "hat", "hair", "hair_colour", "glasses"):
+        assert len({getattr(one, name) for one in many}) > 1, name

@@ -21,7 +21,7 @@ from pocket.wording import write
 SHIPPED = Path(__file__).resolve().parents[2] / "assets" / "pocket"
 
 SMALL = (16, 24, 32)
-CODES = ("latents_kept", "latents_b")
+CODES = ("latents_faces", "latents_faces_b")
 
 
 @pytest.fixture(scope="module")
@@ -209,29 +209,12 @@ def test_the_video_model_loads_and_draws(clip_shard: Path, tmp_path: Path):
 def test_a_portrait_model_goes_on_from_the_shipped_one(tmp_path: Path):
     shipped = text2image.build_student(SMALL, 3)
     text2image.export(shipped, toyvae.build(), tmp_path)
-    student = portraits.begin(tmp_path, 0)
+    student = portraits.begin(tmp_path, 0, portraits.FACES)
+    assert student.unet.config.sample_size == 8
     for mine, theirs in ((student.unet, shipped.unet), (student.text, shipped.text)):
         for name, weight in mine.state_dict().items():
             torch.testing.assert_close(weight, theirs.state_dict()[name].float(), rtol=1e-3, atol=1e-6)
             assert weight.dtype == theirs.state_dict()[name].dtype
-
-
-def test_a_turned_network_denoises_turned_latents_as_it_did_the_others():
-    unet = text2image.build_student(SMALL, 3).unet.eval()
-    torch.nn.init.normal_(unet.conv_out.weight, std=0.1)
-    torch.nn.init.normal_(unet.conv_out.bias)
-    old = torch.randn(5, 4, 16, 16)
-    wanted = torch.linalg.qr(torch.randn(4, 4)).Q
-    new = torch.einsum("ij,njhw->nihw", wanted, old)
-    turn = portraits.turn_between(old, new)
-    torch.testing.assert_close(turn, wanted)
-    steps, words = torch.arange(5) * 200, torch.randn(5, 3, text2image.TEXT_WIDTH)
-    with torch.no_grad():
-        before = torch.einsum("ij,njhw->nihw", turn, unet(old, steps, words).sample)
-        portraits.turned(unet, turn)
-        after = unet(new, steps, words).sample
-    assert before.std() > 0.1
-    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4)
 
 
 @pytest.fixture
@@ -246,22 +229,23 @@ def short_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for name, code in portraits.CODES.items()
     }
     monkeypatch.setattr(portraits, "CODES", codes)
-    monkeypatch.setattr(portraits, "KEPT", codes["portraits"])
     monkeypatch.setattr(portraits, "RECIPES", {name: Recipe(ranks=1, **quick) for name in codes})
     for base in portraits.BASES.values():
         text2image.export(text2image.build_student(SMALL, 3), toyvae.build(), tmp_path / "assets" / base)
     return tmp_path / "assets"
 
 
-def test_the_second_portrait_model_has_an_autoencoder_of_its_own(short_recipes: Path, tmp_path: Path):
+def test_each_portrait_model_has_an_autoencoder_of_its_own(short_recipes: Path, tmp_path: Path):
     told: list[str] = []
     for name in portraits.BASES:
         portraits.train_everything(tmp_path / "work" / name, short_recipes / name, True, told.append)
     vaes = [
         load_file(short_recipes / name / "vae" / "diffusion_pytorch_model.safetensors") for name in portraits.BASES
     ]
-    shipped = load_file(short_recipes / "text2image" / "vae" / "diffusion_pytorch_model.safetensors")
-    assert all(torch.equal(weight, vaes[0][name]) for name, weight in shipped.items()), "the first keeps its code"
+    pipelines = [StableDiffusionPipeline.from_pretrained(short_recipes / name) for name in portraits.BASES]
+    for pipeline in pipelines:
+        assert pipeline.vae_scale_factor == pipeline.unet.config.sample_size == 8
+        assert pipeline("a person", num_inference_steps=1).images[0].size == (64, 64)
     kernels = [name for name, weight in vaes[0].items() if weight.ndim == 4]
     for name in kernels:
         one, other = (vae[name].float().flatten() for vae in vaes)

@@ -12,8 +12,7 @@ from engines.shared.sources import ASSETS
 
 
 def test_the_sizes_of_the_pocket_model_are_true():
-    """The portrait models are of the shape of the text-to-image model that they go on from."""
-    folder, counted = ASSETS / "pocket" / "text2image", {}
+    folder, counted = ASSETS / "pocket" / "portraits", {}
     for name, part in (("unet", "unet"), ("text", "text_encoder"), ("vae", "vae")):
         (path,) = (folder / part).glob("*.safetensors")
         with safe_open(path, "pt") as file:

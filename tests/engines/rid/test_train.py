@@ -11,7 +11,18 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from engines.rid.surrogate import Diffusion
-from engines.rid.train import PROMPT, Protecting, build, drawn, hidden, shaken, surrogate_loss, to_float
+from engines.rid.train import (
+    CELL,
+    PROMPT,
+    Protecting,
+    build,
+    drawn,
+    hidden,
+    rolled,
+    shaken,
+    surrogate_loss,
+    to_float,
+)
 from engines.shared.training import Recipe, load_average, train
 from tests.engines.rid.tiny import SIDE
 
@@ -136,3 +147,14 @@ def test_pictures_are_drawn_mirrored_or_not():
     pool = smooth(1)
     seen = {bool(torch.equal(one, to_float(pool)[0])) for one in drawn(pool, 40, torch.Generator().manual_seed(0))}
     assert seen == {True, False}
+
+
+def test_targets_move_with_their_pictures_by_whole_cells():
+    source = torch.arange(6 * 3 * SIDE * SIDE).view(6, 3, SIDE, SIDE)
+    moved, target = rolled([source, source + 1], torch.Generator().manual_seed(0))
+    assert torch.equal(target - moved, torch.ones_like(moved))
+    ways = {(down, across) for down in range(0, SIDE, CELL) for across in range(0, SIDE, CELL)}
+    for picture, one in zip(source, moved, strict=True):
+        fits = [way for way in ways if torch.equal(torch.roll(picture, way, (1, 2)), one)]
+        assert len(fits) == 1
+    assert not torch.equal(moved, source)
