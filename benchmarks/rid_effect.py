@@ -394,7 +394,8 @@ def key_of(row: dict[str, Any]) -> tuple[Any, ...]:
 
 COLUMNS = (
     *("condition", "grey levels", "thief", "purified", "model", "setting", "maker", "n", "kept identity"),
-    *("less than noise", "less than clean", "similarity", "n with a face", "kept in what is posted"),
+    *("less than noise", "less than clean", "similarity", "similarity less than noise", "less what posted ones lose"),
+    *("n with a face", "kept in what is posted"),
     *(
         "similarity posted",
         "no face",
@@ -428,6 +429,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         cells = [condition, f"{budget:g}", *key[2:-1], f"{family} {key[-1]}".strip(), len(found)]
         cells += [mean_of(found, "kept")]
         cells += [less(found, noise), less(found, clean), mean_of(found, "ism")]
+        lost, posted = ({who: fell(found, noise, name).get(who) for who in found} for name in ("ism", "ism_posted"))
+        cells += [shown(list(lost.values())), shown([difference(lost[who], posted[who]) for who in found])]
         cells += [sum(row.get("ism") is not None for row in found.values())]
         names = ("kept_posted", "ism_posted", "fdfr", "fid", "nearest", "brisque", "psnr", "ssim")
         cells += [mean_of(found, name) for name in (*names, "left_energy", "left_latents")]
@@ -442,8 +445,17 @@ def mean_of(rows: dict[int, dict[str, Any]], name: str) -> str:
 
 def less(rows: dict[int, dict[str, Any]], others: dict[int, dict[str, Any]]) -> str:
     """By how much less identity is kept than under another condition, paired by identity."""
-    both = [(others[who].get("kept"), row.get("kept")) for who, row in rows.items() if who in others]
-    return shown([other - mine for other, mine in both if other is not None and mine is not None])
+    return shown(list(fell(rows, others, "kept").values()))
+
+
+def fell(rows: dict[int, dict[str, Any]], others: dict[int, dict[str, Any]], name: str) -> dict[int, float | None]:
+    """By how much less a number is than under another condition, of everybody who is known under both."""
+    return {who: difference(others[who].get(name), row.get(name)) for who, row in rows.items() if who in others}
+
+
+def difference(one: float | None, other: float | None) -> float | None:
+    """Nothing where one of them is not known."""
+    return None if one is None or other is None else one - other
 
 
 def shown(values: list[float | None]) -> str:

@@ -53,6 +53,8 @@ class _Theft:
         self.preset = MODELS[params.model]
         self.surrogate = SURROGATES[self.preset.surrogate]
         self.folder = locate_surrogate(self.preset.surrogate, ctx.weights)
+        if "rid" in params.conditions:  # what is missing is told before hours are spent on the others
+            locate(params.model, params.budget, ctx.weights)
         self.clean = self._pictures(given)
         way = self.surrogate.ways[params.thief]
         self.way = Way(params.thief, **(way | ({"steps": params.thief_steps} if params.thief_steps else {})))

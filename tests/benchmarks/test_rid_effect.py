@@ -208,8 +208,8 @@ def row(identity: int, condition: str, **given: float | None) -> dict:
 
 def test_the_table_counts_those_without_a_face_and_says_of_how_many_a_similarity_is():
     rows = [row(who, "clean", kept=1.0, ism=0.8) for who in range(4)]
-    rows += [row(who, "random", kept=0.5 + who / 10, ism=0.7) for who in range(4)]
-    rows += [row(who, "rid", kept=0.0, ism=None if who else 0.9) for who in range(4)]
+    rows += [row(who, "random", kept=0.5 + who / 10, ism=0.7, ism_posted=0.8) for who in range(4)]
+    rows += [row(who, "rid", kept=0.0, ism=None if who else 0.9, ism_posted=0.5) for who in range(4)]
     rows += [row(9, "rid", kept=0.5, ism=0.4)]  # nobody to compare with
     told = table(rows).splitlines()
     names = [name.strip() for name in told[0].strip("|").split("|")]
@@ -223,6 +223,8 @@ def test_the_table_counts_those_without_a_face_and_says_of_how_many_a_similarity
     assert (rid["similarity"].split()[0], rid["n with a face"]) == ("0.650", "2")
     assert rid["less than noise"].startswith("0.650 ("), "paired: the mean of 0.5 to 0.8"
     assert rid["less than clean"].startswith("1.000 (")
+    assert rid["similarity less than noise"].startswith("-0.200 ("), "of the one of whom there is a face"
+    assert rid["less what posted ones lose"].startswith("-0.500 ("), "0.7 - 0.9 - (0.8 - 0.5)"
     assert by_name["random"]["less than noise"] == ""
     assert by_name["clean"]["less than clean"] == ""
 

@@ -16,7 +16,7 @@ from engines.rid.purify import WAYS
 from engines.rid.run import run
 from engines.rid.spec import THIEF_PHOTOS
 from engines.rid.thief import STEPS
-from studio.errors import Cancelled, InvalidInput
+from studio.errors import Cancelled, InvalidInput, WeightsMissing
 from tests.engines.fake_context import Crash, FakeContext
 from tests.engines.rid.tiny import SIDE, context_with, encoded, judge_in, picture
 
@@ -131,3 +131,13 @@ def test_a_cancelled_thief_stops_between_two_steps_of_drawing():
     with pytest.raises(Cancelled):
         run(stopped, params)
     assert not stopped.files
+
+
+def test_a_defender_that_is_missing_is_told_before_anything_is_stolen(pocket_weights: Path):
+    for file in pocket_weights.glob("rid-*.safetensors"):
+        file.unlink()
+    ctx, params = context_with(FILES, **SETTINGS)
+    with pytest.raises(WeightsMissing):
+        run(ctx, params)
+    assert not ctx.files
+    run(*context_with(FILES, **SETTINGS | {"conditions": ("clean",)}))
