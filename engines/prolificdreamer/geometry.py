@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from engines.prolificdreamer.distillation import Distiller, load_optimiser, optimiser_state
-from engines.prolificdreamer.meshes import LOWERED, Density, Surface, evaluated
+from engines.prolificdreamer.meshes import Density, Surface, evaluated, reached
 from engines.prolificdreamer.raster import Rasteriser, pooled, vertex_normals
 from engines.prolificdreamer.streams import Streams
 from engines.prolificdreamer.tetrahedra import (
@@ -84,9 +84,7 @@ def shape_from(density: Density, threshold: float, grid: int, bound: float, devi
     on_border = (points.abs() >= 1 - 1e-6).any(dim=1)  # closed, whatever is there
     inner = points[~on_border]
     values = evaluated(density, inner * bound)
-    used, most = threshold, float(values.max())
-    while used >= most and used > 1e-6:
-        used *= LOWERED
+    used = reached(threshold, float(values.max()))
     dense = inner[values > used]
     if not len(dense):
         raise EmptyField.to("be refined")

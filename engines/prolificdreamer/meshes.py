@@ -61,10 +61,7 @@ def extract(density: Density, threshold: float, resolution: int, bound: float, d
     points = points * bound
     values = evaluated(density, points)
     on_border = (points.abs() >= bound - 1e-6).any(dim=1)
-    used = threshold
-    most = float(values[~on_border].max())
-    while used >= most and most > 1e-6:
-        used *= LOWERED
+    used = reached(threshold, float(values[~on_border].max()))
     signed = torch.where(on_border, torch.full_like(values, -1e-3), values - used)  # closed at the cube's faces
     verts, faces = marching_tetrahedra(points, signed, tets)
     note = ""
@@ -73,6 +70,13 @@ def extract(density: Density, threshold: float, resolution: int, bound: float, d
     if not len(faces):
         note = "The field is empty: there is no surface in it."
     return Surface(verts, faces, used, note)
+
+
+def reached(threshold: float, most: float) -> float:
+    """The threshold, lowered until the densest place is denser; as it was where nothing is dense at all."""
+    while threshold >= most and most > 1e-6:
+        threshold *= LOWERED
+    return threshold
 
 
 def lowered_note(asked: float, used: float) -> str:

@@ -90,6 +90,11 @@ def _check_sides(params: ProlificDreamerParams) -> None:
             raise _refuse(f"{what}, and {title} works by sides.", f"Switch {title} off, or say the side.", name)
 
 
+def _steps(params: ProlificDreamerParams) -> int:
+    """Of the field, or of the playground."""
+    return params.playground_iterations if params.task == "playground" else params.iterations
+
+
 def _check_times(params: ProlificDreamerParams) -> None:
     if params.t_min >= params.t_max:
         raise _refuse(
@@ -107,7 +112,7 @@ def _check_times(params: ProlificDreamerParams) -> None:
             "Raise the late largest time, or switch annealing off.",
             "t_max_late",
         )
-    steps = params.playground_iterations if params.task == "playground" else params.iterations
+    steps = _steps(params)
     if params.anneal and params.anneal_step is not None and params.time_mode == "sqrt":
         raise _refuse(
             f"A single falling timestep falls from the first step on, not from step {params.anneal_step}.",
@@ -124,7 +129,7 @@ def _check_times(params: ProlificDreamerParams) -> None:
 
 def _check_estimator(params: ProlificDreamerParams) -> None:
     model = MODELS[params.model]
-    steps = params.playground_iterations if params.task == "playground" else params.iterations
+    steps = _steps(params)
     if "vsd" in params.methods and 1 < steps <= params.phi_every:
         raise _refuse(
             f"Every {params.phi_every} steps, of {steps}, the estimator learns once and never again.",
