@@ -27,6 +27,18 @@ def fill(page: Page, **values: object) -> None:
         )
 
 
+def unfold(page: Page, name: str) -> None:
+    """Open a fold that was never open, and wait until its fields can be typed into.
+
+    Gradio makes them when the fold opens, and one frame later gives each the value it was made with once more: what
+    is typed before that is wiped out.
+    """
+    button = page.get_by_role("button", name=name)
+    button.click()
+    expect(button.locator("xpath=..").locator("[id^=field-]").last).to_be_visible()
+    page.evaluate("async () => { for (let n = 0; n < 3; n++) await new Promise(requestAnimationFrame) }")
+
+
 def run(page: Page) -> None:
     """Press the button."""
     page.locator("#submit").click()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
-from tests.browser.steps import fill, finished, open_quick, run
+from tests.browser.steps import fill, finished, open_quick, run, unfold
 
 
 def test_a_refusal_stands_at_its_field_and_nothing_is_lost(page: Page):
@@ -61,7 +61,7 @@ def test_a_refusal_inside_a_fold_unfolds_it(page: Page):
     expect(page.locator("#estimate")).to_contain_text("The prompt is empty")
     fill(page, prompt="a red ring")
     expect(page.locator("#estimate")).to_contain_text("About")
-    page.get_by_role("button", name="Exact size, scenario and sampling").click()
+    unfold(page, "Exact size, scenario and sampling")
     fill(page, width=100)
     page.get_by_role("button", name="Exact size, scenario and sampling").click()
     expect(page.locator("#field-width")).to_be_hidden()

@@ -14,7 +14,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from studio.embedded import read_provenance
 from tests.browser.conftest import PATIENCE_MS, ROOT
-from tests.browser.steps import fill, overflow, run, state
+from tests.browser.steps import fill, overflow, run, state, unfold
 
 PEOPLE = [ROOT / "assets" / "examples" / "people" / f"{number}.png" for number in range(1, 7)]
 
@@ -93,7 +93,7 @@ def test_what_a_thief_cannot_do_is_said_at_its_field(form: Page):
     run(form)
     expect(form.locator("#error-images")).to_contain_text("at least 4 pictures of one person; here are 2")
     give(form, *PEOPLE[2:4])
-    form.get_by_role("button", name="The thief's laboratory").click()
+    unfold(form, "The thief's laboratory")
     form.get_by_label("The pictures as they are").uncheck()
     run(form)
     expect(form.locator("#error-conditions")).to_contain_text("nothing to compare with")
@@ -109,7 +109,7 @@ def test_what_a_thief_cannot_do_is_said_at_its_field(form: Page):
 def test_a_thief_at_work_is_compared(form: Page):
     form.get_by_role("button", name="six pictures of a toy person").click()
     form.get_by_label("Play the thief").check()
-    form.get_by_role("button", name="The thief's laboratory").click()
+    unfold(form, "The thief's laboratory")
     fill(form, thief_steps=2, generated=2)
     form.get_by_label("Random noise of the same strength").uncheck()
     run(form)

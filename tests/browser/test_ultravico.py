@@ -13,7 +13,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from studio.embedded import read_provenance
 from tests.browser.conftest import PATIENCE_MS
-from tests.browser.steps import fill, overflow, ready, run, state
+from tests.browser.steps import fill, overflow, ready, run, state, unfold
 
 PROMPT = "a small red ball moving right over a pale wall"
 
@@ -47,7 +47,7 @@ def test_lengths_that_cannot_be_are_told_at_their_field(form: Page):
     run(form)
     expect(form.locator("#error-ratio")).not_to_be_empty()
     fill(form, ratio="")
-    form.get_by_role("button", name="Exact length, size and sampling").click()
+    unfold(form, "Exact length, size and sampling")
     fill(form, frames=90)
     run(form)
     expect(form.locator("#error-frames")).to_contain_text("Try 89 or 93")
