@@ -70,6 +70,11 @@ class Batch:
         """The batch's jobs as they are now, in order."""
         return [self.services.jobs.get(job_id) for job_id in self.ids]
 
+    def notices(self, job: Job) -> list[str]:
+        """What a job that succeeded says of its results, such as which files could not be used."""
+        found = [file["attributes"].get("notice") for file in self._rows.get(job.id, {}).get("files", [])]
+        return [str(notice) for notice in found if notice]
+
     def close(self) -> None:
         """Let go of the folder."""
         self.services.close()

@@ -40,6 +40,8 @@ class Console:
         words = {"queued": "stopped, to go on later"}.get(job.state, job.state)
         reason = f": {job.error['message']} {job.error['remedy']}".rstrip() if job.error else ""
         self._line(f"[{number}/{len(self._batch.ids)}] seed {job.params.get('seed')} {words}{reason}")
+        for notice in self._batch.notices(job):
+            self._line(f"  {notice}")
 
     def _follow(self) -> None:
         while not self._over.wait(REDRAW_S):

@@ -55,25 +55,29 @@ class _Theft:
         self.folder = locate_surrogate(self.preset.surrogate, ctx.weights)
         if "rid" in params.conditions:  # what is missing is told before hours are spent on the others
             locate(params.model, params.budget, ctx.weights)
-        self.clean = self._pictures(given)
+        self.clean, self.notice = self._pictures(given)
         way = self.surrogate.ways[params.thief]
         self.way = Way(params.thief, **(way | ({"steps": params.thief_steps} if params.thief_steps else {})))
         self.each = self.way.steps + passes(params.generated)
         self.reached = 0
 
-    def _pictures(self, given: list[Photo]) -> Tensor:  # [N, 3, S, S] in [-1, 1]
-        """4 to 8 photos as the model takes them; further ones are not looked at. Raises InvalidInput for fewer."""
+    def _pictures(self, given: list[Photo]) -> tuple[Tensor, str]:  # [N, 3, S, S] in [-1, 1]
+        """4 to 8 photos as the model takes them, and what is to be said of all others. Raises InvalidInput for fewer.
+
+        Further ones are not looked at.
+        """
         least, most = THIEF_PHOTOS
-        usable, refused = [], []
+        usable, refused, further = [], [], 0
         for file in photos(given):
+            if len(usable) == most:
+                further += 1
+                continue
             try:
                 if isinstance(file, Refused):
                     raise file.error
                 usable.append(preprocess_portrait(opened(file), self.surrogate.side)[1])
             except InvalidInput as error:
                 refused.append(f" {file.name}: {error}")
-            if len(usable) == most:
-                break
         if len(usable) < least:
             raise InvalidInput(
                 f"A thief needs at least {least} pictures of one person; {len(usable)} can be used."
@@ -81,7 +85,11 @@ class _Theft:
                 "Add some more of the same person.",
                 field="images",
             )
-        return torch.stack(usable)
+        looked = len(usable) + len(refused)
+        said = [f"{len(refused)} of {looked} files could not be used.{''.join(refused[:NAMED])}"] if refused else []
+        if further:
+            said.append(f"A thief learns {most} pictures at most: the first {most}. {further} more are left out.")
+        return torch.stack(usable), " ".join(said)
 
     @property
     def total(self) -> int:
@@ -168,7 +176,8 @@ class _Theft:
         numbers = likeness(self.judge, stored(self.clean), posted, drawn) | seen
         facts = {"method": name, "seed": self.params.seed}
         file, role = f"{name}-generated.png", ROLES.get(name, "ablation")
-        self.ctx.save(file, "image", sheet(stored(drawn)), role=role, title=CONDITIONS[name], **facts)
+        told = {"notice": self.notice} if self.notice and name == self.params.conditions[0] else {}
+        self.ctx.save(file, "image", sheet(stored(drawn)), role=role, title=CONDITIONS[name], **facts, **told)
         self.ctx.metrics(file, **numbers)
         if robustness:
             title = f"{CONDITIONS[name]}: what purification leaves"

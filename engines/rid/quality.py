@@ -53,16 +53,19 @@ def survival(
     clean_after: np.ndarray,  # the same two after something was done to them
     protected_after: np.ndarray,
 ) -> tuple[float, float]:
-    """What is left of a perturbation: its energy over that before, and its correlation with what it was, both 0 .. 1.
+    """What is left of a perturbation: the energy of the part that still points its way, over that before, and its
+    correlation with what it was, both 0 .. 1.
 
-    Both are 0 where there is nothing left, or was nothing.
+    What was done to the pictures adds changes of its own, as JPEG's blocks do; those that point elsewhere count in
+    the correlation alone. Both are 0 where there is nothing left, or was nothing.
     """
     before = protected.astype(np.float64) - clean
     after = protected_after.astype(np.float64) - clean_after
     energy, left = float(np.square(before).sum()), float(np.square(after).sum())
     if not energy or not left:
         return 0.0, 0.0
-    return min(1.0, left / energy), max(0.0, float((before * after).sum() / np.sqrt(energy * left)))
+    along = max(0.0, float((before * after).sum()))
+    return min(1.0, along / energy) ** 2, min(1.0, along / np.sqrt(energy * left))
 
 
 def identity_metrics(

@@ -75,6 +75,17 @@ def test_purification_comes_between(monkeypatch):
     assert not np.array_equal(sheet(plain, "rid-generated.png"), sheet(jpeg, "rid-generated.png"))
 
 
+def test_files_that_are_left_out_are_named():
+    files = {"broken.png": b"x", **{f"{n}.png": encoded(picture(n, 20, 20)) for n in range(10)}}
+    ctx, params = context_with(files, **SETTINGS)
+    run(ctx, params)
+    notices = [name for name, attributes in ctx.attributes.items() if "notice" in attributes]
+    assert notices == ["clean-generated.png"]
+    told = ctx.attributes["clean-generated.png"]["notice"]
+    assert told.startswith("1 of 9 files could not be used. broken.png:")
+    assert told.endswith("the first 8. 2 more are left out.")
+
+
 def test_too_few_pictures_are_refused():
     ctx, params = context_with(dict(list(FILES.items())[:3]), **SETTINGS)
     with pytest.raises(InvalidInput) as caught:

@@ -14,6 +14,7 @@ from engines.rid.quality import (
     halved,
     identity_metrics,
     kept_identity,
+    survival,
     visibility_metrics,
 )
 
@@ -76,6 +77,19 @@ def test_noise_and_blocks_look_less_natural_than_the_picture():
     noisy = (picture + noise).clip(0, 255).astype(np.uint8)
     assert brisque(noisy)[1] > brisque(picture)[1] + 5
     assert brisque(jpeg_roundtrip(picture, 8))[1] > brisque(picture)[1] + 5
+
+
+def test_what_is_left_of_a_perturbation_counts_nothing_but_itself():
+    rng = np.random.default_rng(0)
+    clean = rng.integers(60, 190, (64, 64, 3)).astype(np.uint8)
+    change = rng.choice([-20, 20], clean.shape)
+    protected = (clean + change).astype(np.uint8)
+    other = rng.integers(-20, 21, clean.shape)  # of no direction, as the blocks of a JPEG are
+    energy, alike = survival(clean, protected, clean, (clean + change // 2 + other).astype(np.uint8))
+    assert energy == pytest.approx(0.25, abs=0.02)
+    assert 0.6 < alike < 0.7
+    assert survival(clean, protected, clean, protected) == (1, 1)
+    assert survival(clean, protected, clean, (clean - change).astype(np.uint8)) == (0, 0)
 
 
 def test_a_flat_picture_has_nothing_to_measure():
