@@ -1,10 +1,11 @@
 """The recipe of the pocket defender: what it is built of, what it learns from, and at which budgets.
 
-One network a budget, each started from the next larger one, with targets: pictures protected one by one through the
-autoencoders. Against both pocket
-portrait models, as it ships; against the first alone, so that a thief can start from one it has not seen; and through
-rough treatment of the pictures. The pictures are those the identity embedder is trained on; everybody who is examined
-later has seeds of their own. Knows how to train; knows nothing of thieves.
+One network a budget, each started from the one before. The first learns the published objective, with targets:
+pictures protected one by one through the autoencoders. So small a network learns little more from those than a tint,
+and what autoencoders give back of a picture tells it directly where to go: that is asked for from then on, beside the
+published parts. Against both pocket portrait models, as it ships; against the first alone, so that a thief can start
+from one it has not seen; and through rough treatment of the pictures. The pictures are those the identity embedder is
+trained on; everybody who is examined later has seeds of their own. Knows how to train; knows nothing of thieves.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -23,7 +25,7 @@ from engines.shared.training import Recipe, best_device, load_average, train
 from pocket import identity
 
 SHAPE = (64, 8, 192, 5, 6)  # pixels, patch, width, depth, heads
-BUDGETS = (24.0, 12.0, 6.0)  # grey levels, the largest first
+LARGEST = 24.0  # grey levels
 
 
 @dataclass(frozen=True)
@@ -42,19 +44,36 @@ VARIANTS = {
 TARGETS = 1024  # pictures whose perturbation is searched for
 TOGETHER = 32  # of them, at a time
 ROUNDS, INNER = 2, 10  # of the search
-REGRESSION = 10.0  # the published weight of the L1 to the targets
-PAIRED = 0.75  # of a batch has targets
-RECIPES = {
-    24.0: Recipe(
-        seed=31, steps=1400, batch=32, ranks=1, warmup=20, cooldown=900, muon_rate=0.03, adam_rate=2e-3, ema=0.99
+BESIDE: dict[str, Any] = {"batch": 16, "ranks": 1, "warmup": 20, "muon_rate": 0.01, "adam_rate": 1e-3, "ema": 0.98}
+GIVEN_BACK: dict[str, Any] = {"regression": 0.3, "paired": 0.25, "reconstruction": 1.0}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training, from where the one before ended."""
+
+    name: str
+    budget: float  # grey levels
+    recipe: Recipe
+    regression: float  # weight of the L1 to the targets
+    paired: float  # share of a batch that has targets
+    reconstruction: float = 0.0  # weight of what the autoencoders give back
+
+
+STAGES = (
+    Stage(
+        "24-published",
+        LARGEST,
+        Recipe(
+            seed=31, steps=1400, batch=32, ranks=1, warmup=20, cooldown=900, muon_rate=0.03, adam_rate=2e-3, ema=0.99
+        ),
+        regression=10.0,
+        paired=0.75,
     ),
-    12.0: Recipe(
-        seed=32, steps=60, batch=32, ranks=1, warmup=10, cooldown=40, muon_rate=0.006, adam_rate=7e-4, ema=0.96
-    ),
-    6.0: Recipe(
-        seed=33, steps=60, batch=32, ranks=1, warmup=10, cooldown=40, muon_rate=0.006, adam_rate=7e-4, ema=0.96
-    ),
-}
+    Stage("24", LARGEST, Recipe(seed=34, steps=700, cooldown=450, **BESIDE), **GIVEN_BACK),
+    Stage("12", 12.0, Recipe(seed=32, steps=250, cooldown=200, **BESIDE), **GIVEN_BACK),
+    Stage("6", 6.0, Recipe(seed=33, steps=120, cooldown=100, **BESIDE), **GIVEN_BACK),
+)
 
 
 def targets(
@@ -96,28 +115,31 @@ def train_everything(work: Path, out: Path, resume: bool, log: Callable[[str], N
     found.mkdir(parents=True, exist_ok=True)
     pairs = found / "24.safetensors"
     if not (resume and pairs.exists()):
-        targets(pairs, people, folders, BUDGETS[0], log)
+        targets(pairs, people, folders, LARGEST, log)
     for folder in (work, out):
         folder.mkdir(parents=True, exist_ok=True)
-    defender = build(SHAPE, BUDGETS[0] / GREY_LEVELS, RECIPES[BUDGETS[0]].seed)
-    for budget in BUDGETS:
-        folder = work / f"{budget:g}"
+    defender = build(SHAPE, LARGEST / GREY_LEVELS, STAGES[0].recipe.seed)
+    for stage in STAGES:
+        folder = work / stage.name
         own = pairs
-        if budget != BUDGETS[0]:
-            own = work / f"pairs-{budget:g}.safetensors"
-            scaled(pairs, own, budget / BUDGETS[0])
-        defender.eps = budget / GREY_LEVELS
-        task = Protecting(people, folders, load_diffusion, own, REGRESSION, PAIRED, variant.rough)
-        log(f"defender for {budget:g} grey levels; progress in {folder / 'log.txt'}")
-        train(defender, task, RECIPES[budget], folder, hidden, resume and (folder / "state.pt").exists())
+        if stage.budget != LARGEST:
+            own = work / f"pairs-{stage.name}.safetensors"
+            scaled(pairs, own, stage.budget / LARGEST)
+        defender.eps = stage.budget / GREY_LEVELS
+        task = Protecting(
+            people,
+            folders,
+            load_diffusion,
+            own,
+            regression=stage.regression,
+            paired=stage.paired,
+            reconstruction=stage.reconstruction,
+            rough=variant.rough,
+        )
+        log(f"stage {stage.name}: {stage.budget:g} grey levels; progress in {folder / 'log.txt'}")
+        train(defender, task, stage.recipe, folder, hidden, resume and (folder / "state.pt").exists())
         load_average(folder, defender)
-        save_defender(defender, out / f"rid-{budget:g}.safetensors")
-    told = {
-        **asdict(variant),
-        "targets": TARGETS,
-        "regression": REGRESSION,
-        "paired": PAIRED,
-        "recipes": {f"{budget:g}": asdict(recipe) for budget, recipe in RECIPES.items()},
-    }
+        save_defender(defender, out / f"rid-{stage.budget:g}.safetensors")
+    told = {**asdict(variant), "targets": TARGETS, "stages": [asdict(stage) for stage in STAGES]}
     (out / "training.json").write_text(json.dumps(told, indent=2) + "\n")
     log(f"exported to {out}")

@@ -2,7 +2,8 @@
 
 RID (arXiv 2412.09844), the combined objective: every step takes plain pictures, on which the perturbed latents are
 pushed away from what the diffusion models believe, and pairs of pictures with their perturbations found by search.
-Surviving JPEG, resizing and noise is our addition, an option. Does not know where pictures come from.
+Two additions of ours are options: what an autoencoder gives back of a perturbed picture is pushed away from the
+picture itself, and a perturbation survives JPEG, resizing and noise. Does not know where pictures come from.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ __all__ = [  # with the units, for whoever writes a recipe
     "build",
     "drawn",
     "hidden",
+    "reconstruction_loss",
     "shaken",
     "surrogate_loss",
     "to_float",
@@ -39,6 +41,7 @@ __all__ = [  # with the units, for whoever writes a recipe
 PROMPT = " "  # of the surrogates in training
 REGRESSION = 0.3  # weight of the L1 to the targets; at 10 its gradient is 29 times that of the distillation
 CELL = 8  # pixels of a cell of latents, a side
+LEAST_WRONG = 1e-3  # mean squared error below which nothing is gained by less
 SHAKEN = 0.5  # how often a perturbed picture is treated roughly, where that is asked for
 
 
@@ -55,6 +58,7 @@ class Protecting:
     pairs: Path | None = None  # safetensors with "source" and "attacked", uint8 [N, 3, S, S]
     regression: float = REGRESSION
     paired: float = 0.25  # share of a batch that has targets
+    reconstruction: float = 0.0  # weight of what autoencoders give back
     rough: bool = False
     pool: Tensor | None = None
     targets: tuple[Tensor, Tensor] | None = None
@@ -79,10 +83,14 @@ class Protecting:
             moved = shaken(moved, generator)
         asked = zip(self.models, self.words, strict=True)
         losses = torch.stack([surrogate_loss(model, moved, words, generator) for model, words in asked])
-        if not paired:
-            return {"sds": losses.mean()}
-        total = rid_total_loss(deltas[len(plain) :], source, attacked, losses, self.regression)
-        return {"sds": losses.mean(), "regression": total.total - losses.mean()}
+        parts = {"sds": losses.mean()}
+        if paired:
+            total = rid_total_loss(deltas[len(plain) :], source, attacked, losses, self.regression)
+            parts["regression"] = total.total - losses.mean()
+        if self.reconstruction:
+            kept = torch.stack([reconstruction_loss(model, moved, plain) for model in self.models]).mean()
+            parts["reconstruction"] = self.reconstruction * kept
+        return parts
 
     def _open(self, device: torch.device) -> None:
         if self.pool is None:
@@ -114,6 +122,21 @@ def surrogate_loss(
         noisy = model.noised(latents, noise, timesteps)
         predicted = model.predict(noisy, timesteps, words.to(noisy).expand(len(pictures), -1, -1))
     return adv_sds_loss(latents, noise, predicted, timesteps, model.alphas_cumprod)[1]
+
+
+def reconstruction_loss(
+    model: Diffusion,
+    pictures: Tensor,  # [B, 3, S, S] in about [-1, 1], perturbed
+    clean: Tensor,  # [B, 3, S, S]
+) -> Tensor:  # []
+    """Minus the logarithm of how far what the autoencoder gives back is from the picture; ours.
+
+    What PhotoGuard's attack on the encoder (Salman et al. 2023) climbs for one picture. With the logarithm pictures
+    that are given back badly anyway do not outweigh the others.
+    """
+    given = model.vae.decode(model.vae.encode(pictures).latent_dist.mean).sample
+    wrong = (given - clean).square().mean(dim=(1, 2, 3))
+    return -(wrong + LEAST_WRONG).log().mean()
 
 
 def drawn(pool: Tensor, count: int, generator: torch.Generator) -> Tensor:  # uint8 [N, 3, S, S] -> [count, 3, S, S]

@@ -31,8 +31,8 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(rid, "SHAPE", (SIDE, 4, 24, 2, 2))
     monkeypatch.setattr(rid, "TARGETS", 4)
     monkeypatch.setattr(rid, "ROUNDS", 1)
-    recipes = {budget: replace(recipe, steps=3, batch=8, cooldown=2) for budget, recipe in rid.RECIPES.items()}
-    monkeypatch.setattr(rid, "RECIPES", recipes)
+    quick = [replace(stage, recipe=replace(stage.recipe, steps=3, batch=8, cooldown=2)) for stage in rid.STAGES]
+    monkeypatch.setattr(rid, "STAGES", quick)
     return out
 
 
@@ -68,8 +68,9 @@ def test_families_say_what_they_have_seen_and_share_targets(
     cards = {name: json.loads((small / name / "training.json").read_text()) for name in rid.VARIANTS}
     assert cards["rid_alone"]["surrogates"] == ["portraits"]
     assert cards["rid"]["surrogates"] == cards["rid_rough"]["surrogates"] == ["portraits", "portraits_b"]
-    assert [task.rough for task in tasks] == [False] * 6 + [True] * 3
-    assert [[path.name for path in task.surrogates] for task in tasks[3:6]] == [["portraits"]] * 3
+    assert [task.rough for task in tasks] == [False] * 8 + [True] * 4
+    assert [[path.name for path in task.surrogates] for task in tasks[4:8]] == [["portraits"]] * 4
+    assert [task.reconstruction for task in tasks] == [0, 1, 1, 1] * 3
 
 
 def test_targets_are_drawn_from_every_shard(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from engines.rid.train import (
     build,
     drawn,
     hidden,
+    reconstruction_loss,
     rolled,
     shaken,
     surrogate_loss,
@@ -93,6 +95,30 @@ def test_targets_are_approached(pool: Path, diffusion: Diffusion, tmp_path: Path
     with torch.no_grad():
         deltas = student(to_float(source))
     assert deltas.mean() > 0.5 * 20 / 127.5
+
+
+def test_what_is_given_back_moves_away_from_the_picture(pool: Path, diffusion: Diffusion, tmp_path: Path):
+    student = fresh()
+    made = task(pool, diffusion, reconstruction=1.0)
+    losses = made(student, 4, torch.Generator().manual_seed(0))
+    assert set(losses) == {"sds", "reconstruction"}
+    train(student, made, RECIPE, tmp_path / "work", hidden)
+    load_average(tmp_path / "work", student)
+    pictures = to_float(smooth(16, seed=7))
+    with torch.no_grad():
+        deltas = student(pictures)
+        noise = deltas.abs().mean() * (torch.randint(0, 2, deltas.shape) * 2.0 - 1)
+        clean, noisy, moved = (reconstruction_loss(diffusion, pictures + d, pictures) for d in (0, noise, deltas))
+    assert moved < min(clean, noisy), "worse than what noise of the same size does"
+
+
+def test_what_is_given_back_is_measured_picture_by_picture(diffusion: Diffusion):
+    pictures = to_float(smooth(3))
+    with torch.no_grad():
+        given = diffusion.vae.decode(diffusion.vae.encode(pictures).latent_dist.mean).sample
+        wrong = [float((a - b).square().mean()) for a, b in zip(given, pictures, strict=True)]
+        found = reconstruction_loss(diffusion, pictures, pictures)
+    assert float(found) == pytest.approx(-sum(math.log(each + 1e-3) for each in wrong) / 3, rel=1e-4)
 
 
 def test_every_surrogate_is_asked(pool: Path, diffusion: Diffusion):
