@@ -502,6 +502,10 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     if options.report is None:
         unseen = options.unseen or folder.parent / "rid_alone"
+        asked = {"rid": options.defender, "rid_keep": options.defender, "rid_unseen": unseen}
+        for condition, needed in asked.items():
+            if condition in options.conditions.split(",") and not (needed / "training.json").exists():
+                parser.error(f"{needed} holds no defenders; `python -m pocket {needed.name}` trains them")
         places = Places(options.assets, options.judge, options.defender, unseen, options.cache)
         photo = photographed(options.photo, options.box) if options.photo else None
         bench = Bench(places, SURROGATES["pocket"], options.steps, photo, options.device)

@@ -78,7 +78,7 @@ SURROGATES = {
         person="a person",
         subject="a {token} person",
         ways={
-            "full": {"rate": 3e-4, "batch": 6, "steps": 150},
+            "full": {"rate": 1e-3, "batch": 6, "steps": 300},
             "lora": {"rate": 2e-3, "batch": 6, "steps": 250, "rank": 8},
             "inversion": {"rate": 2e-2, "batch": 6, "steps": 400},
         },

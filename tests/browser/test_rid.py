@@ -71,11 +71,26 @@ def test_photos_are_protected_and_each_fails_alone(form: Page, tmp_path: Path):
     assert "images" not in told["params"], "what is posted does not name the owner's other files"
     apart = np.asarray(Image.open(io.BytesIO(protected)), int) - np.asarray(Image.open(PEOPLE[2]).convert("RGB"), int)
     assert 12 < np.abs(apart).max() <= 24
+    difference = np.asarray(Image.open(io.BytesIO(downloaded(form, "3-difference.png"))), int)
+    assert np.abs(difference - 128 - apart * 127.5 / 24).max() < 1.01, "the whole budget spans the whole range"
+    with form.expect_download() as saved:
+        form.get_by_role("link", name="Download everything as one zip").click()
+    with zipfile.ZipFile(saved.value.path()) as bundle:
+        assert {"one.png", "3.png", "3-original.png", "3-difference.png", "report.csv"} <= set(bundle.namelist())
+        assert bundle.read("3.png") == protected
     report = list(csv.DictReader(downloaded(form, "report.csv").decode().splitlines()))
     assert [row["state"] for row in report] == ["protected", "refused", "refused", "protected"]
     assert all(row["why"] for row in report[1:3])
     form.set_viewport_size({"width": 360, "height": 800})
     assert overflow(form) <= 0
+
+
+def test_strength_has_words_and_the_page_says_what_becomes_of_photos(form: Page):
+    for word, level in (("Subtle", "6"), ("Strong", "24")):
+        form.get_by_role("button", name=f"{word} ({level})", exact=True).click()
+        expect(form.locator("#field-budget input[type=number]")).to_have_value(level)
+    expect(form.get_by_text("Originals and results are deleted with their job")).to_be_visible()
+    expect(form.get_by_text("It is no guarantee")).to_be_visible()
 
 
 def picture(width: int, height: int) -> bytes:
