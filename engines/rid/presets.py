@@ -79,7 +79,7 @@ SURROGATES = {
         subject="a {token} person",
         ways={
             "full": {"rate": 1e-3, "batch": 6, "steps": 300},
-            "lora": {"rate": 2e-3, "batch": 6, "steps": 250, "rank": 8},
+            "lora": {"rate": 5e-3, "batch": 6, "steps": 400, "rank": 8},
             "inversion": {"rate": 2e-2, "batch": 6, "steps": 400},
         },
         guidance=3.0,
