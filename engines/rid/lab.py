@@ -173,7 +173,7 @@ class _Theft:
     def _save(self, name: str, posted: Tensor, drawn: Tensor, robustness: str) -> None:
         largest, _, psnr = visibility_metrics(stored(self.clean), stored(posted))
         seen = {"max_change": largest, "psnr": round(psnr, 2) if np.isfinite(psnr) else None}
-        numbers = likeness(self.judge, stored(self.clean), posted, drawn) | seen
+        numbers = likeness(self.judge, stored(self.clean), posted, drawn, same=True) | seen
         facts = {"method": name, "seed": self.params.seed}
         file, role = f"{name}-generated.png", ROLES.get(name, "ablation")
         told = {"notice": self.notice} if self.notice and name == self.params.conditions[0] else {}

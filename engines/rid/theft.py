@@ -168,17 +168,23 @@ def likeness(
     person: np.ndarray,  # uint8 [N, S, S, 3], true pictures
     posted: Tensor | None,  # [L, 3, S, S] in [-1, 1], what the thief was given
     drawn: Tensor,  # [M, 3, S, S] in [-1, 1], what the thief made of it
+    same: bool = False,  # whether what was posted are the true pictures, perturbed, in their order
 ) -> dict[str, Any]:
     """`identity` of what was made, and its naturalness (BRISQUE); kept_posted and ism_posted of what was posted.
 
     Where a posted picture is no longer taken for the person, the protection misleads the judge, and what it says of
-    the thief proves nothing.
+    the thief proves nothing. Where there are no other true pictures, each posted one is compared with all but itself.
     """
     made = stored(drawn)
     numbers: dict[str, Any] = identity(judge, person, made)
     if posted is not None and numbers:
-        control = identity(judge, person, stored(posted))
-        numbers |= {"kept_posted": control["kept"], "ism_posted": control["ism"]}
+        shown = stored(posted)
+        others = [np.delete(person, index, axis=0) for index in range(len(shown))] if same else [person]
+        parts = [shown[index : index + 1] for index in range(len(shown))] if same else [shown]
+        control = [identity(judge, true, part) for true, part in zip(others, parts, strict=True)]
+        for name in ("kept", "ism"):
+            known = [value for each in control if (value := each.get(name)) is not None]
+            numbers[f"{name}_posted"] = round(float(np.mean(known)), 4) if known else None
     scores = [score for picture in made if (score := _naturalness(picture)) is not None]
     return numbers | ({"brisque": round(float(np.mean(scores)), 2)} if scores else {})
 

@@ -104,6 +104,16 @@ def test_what_was_posted_is_judged_beside_what_was_drawn(tmp_path: Path):
     assert "kept_posted" not in likeness(judge(tmp_path), person, None, drawn)
 
 
+def test_what_was_posted_is_not_compared_with_itself(tmp_path: Path):
+    mine = pictures(4)
+    seeing = judge(tmp_path, threshold=-1.0)
+    person = stored(mine)
+    told = likeness(seeing, person, mine, mine, same=True)
+    each = [theft.identity(seeing, np.delete(person, k, axis=0), person[k : k + 1])["ism"] for k in range(4)]
+    assert told["ism_posted"] == pytest.approx(np.mean(each), abs=1e-4)
+    assert told["ism_posted"] < told["ism"], "each is nearer to a mean that it is part of"
+
+
 def test_pictures_without_a_face_keep_no_identity_and_have_no_similarity(tmp_path: Path):
     seeing = judge(tmp_path, threshold=-1.0)
     person = stored(pictures(4))
