@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,14 +88,6 @@ def test_patterns_are_of_every_grain_and_within_one():
     assert slopes.max() > 10 * slopes.min()
 
 
-def test_patterns_of_more_grains_are_casts_too():
-    made = patterns(torch.zeros(60, 3, 64, 64), generator(), identity.CASTS)
-    flat = made.std(dim=(2, 3)).amax(dim=1) < 1e-6
-    assert 2 <= flat.sum() <= 30
-    assert not (patterns(torch.zeros(60, 3, 64, 64), generator()).std(dim=(2, 3)).amax(dim=1) < 1e-6).any()
-    assert identity.cast(9, generator()).abs().unique().tolist() == [1]
-
-
 def test_misled_pictures_are_near_and_less_alike(shown: torch.Tensor):
     people = to_float(shown[:, 0])
     student, who = Student(8), torch.arange(8)
@@ -139,29 +130,6 @@ def test_a_short_training_learns_to_tell_people_apart(shown: torch.Tensor, tmp_p
     assert (faces > 0).double().mean() > 0.7
 
 
-def test_the_recipe_ends_with_casts_and_is_not_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    for name, value in {"IDENTITIES": 8, "SHARD": 8, "VIEWS": 2, "TOYS": 8}.items():
-        monkeypatch.setattr(identity, name, value)
-    short = Recipe(steps=2, batch=12, ranks=1, warmup=1, cooldown=1, ema=0.5)
-    monkeypatch.setattr(identity, "RECIPE", short)
-    monkeypatch.setattr(identity, "POLISH", replace(short, seed=1))
-    monkeypatch.setattr(identity, "Student", lambda: Student(identities=8))
-    monkeypatch.setattr(identity, "examine", lambda net: {"verification": 0.5})
-    shown: list[int] = []
-    asked = identity.augmented
-    monkeypatch.setattr(
-        identity, "augmented", lambda pictures, g, grains: (shown.append(grains), asked(pictures, g, grains))[1]
-    )
-    work, out = tmp_path / "work", tmp_path / "out"
-    identity.make(work, out, False, lambda line: None)
-    assert shown == [identity.GRAINS] * 2 + [identity.CASTS] * 2
-    before = (out / "model.safetensors").read_bytes()
-    identity.make(work, out, True, lambda line: None)
-    assert len(shown) == 4
-    assert (out / "model.safetensors").read_bytes() == before
-    assert json.loads((out / "examination.json").read_text()) == {"verification": 0.5}
-
-
 def test_a_threshold_parts_what_can_be_parted():
     same, different = torch.tensor([0.6, 0.7, 0.9]), torch.tensor([-0.2, 0.1, 0.4])
     assert identity.best_threshold(same, different) == pytest.approx(0.4)
@@ -188,7 +156,7 @@ def test_an_examination_of_a_network_that_knows_nothing_says_so():
     assert report["verification"] < 0.95
     assert -1 <= report["mean_threshold"] <= 1
     assert {"mean_verification", "mean_accepted", "mean_accepted_of_others"} <= set(report)
-    assert {f"{kind}_accepted" for kind in ("patterns", "casts", "attacked", "attacked_half")} <= set(report)
+    assert {f"{kind}_accepted" for kind in ("patterns", "attacked", "attacked_half")} <= set(report)
     assert {f"{kind}_taken_for_a_face" for kind in ("defaced", "tiles", "melted", "noise", "blobs", "toys")} <= set(
         report
     )
