@@ -2,8 +2,7 @@
 
 A face recogniser looks at the face. So everybody wears other hair, hats and clothes in every picture, and pictures
 whose face alone is spoilt show nobody. A fourth of what it learns from is perturbed against itself, so that what is
-posted with a perturbation is still known, and its word on what a thief draws counts; at the end pictures have colour
-casts of any place and size too, since somebody in another light is still the same. Identities of training, of the
+posted with a perturbation is still known, and its word on what a thief draws counts. Identities of training, of the
 choice of a threshold and of the examination have seeds of their own. Broken samples of two kinds that it has never
 been shown (noise, blobs) are kept for the examination.
 """
@@ -12,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -34,9 +33,7 @@ IDENTITIES, VIEWS, TOYS = 1200, 12, 3000
 SHARD = 100  # identities of a file
 STRENGTH = 24 / 127.5  # of perturbations shown in training, in [-1, 1]: the largest budget of the defenders
 TOGETHER = 10  # identities that one process draws at a time
-GRAINS, CASTS = 5, 7  # of patterns: 1 to 16 pixels, and up to the whole picture
 RECIPE = Recipe(seed=11, steps=5000, batch=96, ranks=1, cooldown=3500, muon_rate=0.02, adam_rate=2e-3, ema=0.995)
-POLISH = replace(RECIPE, seed=12, steps=1200, cooldown=1000, muon_rate=0.01, adam_rate=1e-3, ema=0.99)
 
 
 class Student(nn.Module):
@@ -55,7 +52,6 @@ class Recognition:
 
     people: list[Path]
     toys: Path
-    grains: int = GRAINS
     pictures: Tensor | None = None  # uint8 [N, VIEWS, 3, SIDE, SIDE]
     others: Tensor | None = None  # uint8 [M, 3, SIDE, SIDE]
 
@@ -70,7 +66,7 @@ class Recognition:
         shown, toys, who = beside(student, [self.pictures[who, view], toys, who])
         shown = to_float(shown)
         nobody = torch.cat([to_float(toys), spoilt(shown[: count // 6], generator)])
-        pictures = augmented(torch.cat([shown, nobody]), generator, self.grains)
+        pictures = augmented(torch.cat([shown, nobody]), generator)
         is_face = (torch.arange(len(pictures)) < count).to(pictures)
         some = count // 4
         hardened = misled(student, pictures[:some], who[:some], generator)
@@ -81,10 +77,8 @@ class Recognition:
         }
 
 
-def augmented(
-    pictures: Tensor, generator: torch.Generator, grains: int = GRAINS
-) -> Tensor:  # [B, 3, S, S] in [-1, 1]
-    """Mirrored, moved, scaled, tinted, blurred as an autoencoder blurs, grainy and patterned, each by chance.
+def augmented(pictures: Tensor, generator: torch.Generator) -> Tensor:  # [B, 3, S, S] in [-1, 1]
+    """Mirrored, moved, scaled, tinted, blurred as an autoencoder blurs, and grainy, each by chance.
 
     As all that is done to pictures here: where they are, by chances drawn on the processor.
     """
@@ -104,28 +98,21 @@ def augmented(
     moved = moved + draw(1, 1, 1) * (draw(1, 1, 1) < 0.5) * (small - moved)
     tinted = moved * (1 + 0.15 * (2 * draw(3, 1, 1) - 1)) + 0.12 * (2 * draw(1, 1, 1) - 1)
     grain = torch.randn(tinted.shape, generator=generator).to(tinted) * 0.12 * draw(1, 1, 1) * (draw(1, 1, 1) < 0.4)
-    cover = draw(1, 1, 1) * (draw(1, 1, 1) < 0.4) * patterns(tinted, generator, grains)
+    cover = draw(1, 1, 1) * (draw(1, 1, 1) < 0.4) * patterns(tinted, generator)
     return (tinted + grain + STRENGTH * cover).clamp(-1, 1)
 
 
-def patterns(like: Tensor, generator: torch.Generator, grains: int = GRAINS) -> Tensor:  # [B, C, S, S], in [-1, 1]
-    """Noise of a grain of 1 to 2^(grains - 1) pixels, hard or soft: what perturbations look like that are not made
-    for a face.
-    """
+def patterns(like: Tensor, generator: torch.Generator) -> Tensor:  # [B, C, S, S], in [-1, 1]
+    """Noise of a grain of 1 to 16 pixels, hard or soft: what perturbations look like that are not made for a face."""
     made = []
     for _ in range(len(like)):
-        grain = 2 ** int(torch.randint(grains, (), generator=generator))
+        grain = 2 ** int(torch.randint(5, (), generator=generator))
         coarse = 2 * torch.rand(1, like.shape[1], SIDE // grain, SIDE // grain, generator=generator) - 1
         if torch.rand((), generator=generator) < 0.5:
             made.append(F.interpolate(coarse.sign(), (SIDE, SIDE)))
         else:
             made.append(F.interpolate(coarse, (SIDE, SIDE), mode="bicubic", align_corners=False).clamp(-1, 1))
     return torch.cat(made).to(like)
-
-
-def cast(count: int, generator: torch.Generator) -> Tensor:  # [count, 3, 1, 1] of -1 and 1
-    """Every channel of a whole picture moved one way, as in another light."""
-    return torch.randint(0, 2, (count, 3, 1, 1), generator=generator) * 2.0 - 1
 
 
 def misled(student: nn.Module, pictures: Tensor, who: Tensor, generator: torch.Generator) -> Tensor:
@@ -269,7 +256,6 @@ def examine(net: Embedder, identities: int = 200, views: int = 6, seed: int = 5)
     mean = F.normalize(examined.sum(dim=1), dim=-1).repeat_interleave(2, dim=0)
     perturbed = {
         "patterns": (shown + STRENGTH * patterns(shown, generator)).clamp(-1, 1),
-        "casts": (shown + STRENGTH * cast(len(shown), generator)).clamp(-1, 1),
         "attacked": attacked(net, shown, mean, STRENGTH),
         "attacked_half": attacked(net, shown, mean, STRENGTH / 2),
     }
@@ -382,10 +368,6 @@ def make(work: Path, out: Path, resume: bool, log: Callable[[str], None] = print
     log(f"identity: {RECIPE.steps} steps of {RECIPE.batch}; progress in {work / 'log.txt'}")
     train(student, task, RECIPE, work, hidden, resume and (work / "state.pt").exists())
     load_average(work, student)
-    casts, last = replace(task, grains=CASTS), work / "casts"
-    log(f"identity: {POLISH.steps} steps more, with colour casts; progress in {last / 'log.txt'}")
-    train(student, casts, POLISH, last, hidden, resume and (last / "state.pt").exists())
-    load_average(last, student)
     net = student.embedder.eval()
     net.load_state_dict({name: value.half().float() for name, value in net.state_dict().items()})  # as it is stored
     report = examine(net.to(best_device()))
