@@ -120,8 +120,8 @@ MODELS = {
         gflop=1.1,
         memory=9e6,
         surrogate="pocket",
-        strengths={"Subtle": 6.0, "Balanced": 12.0, "Strong": 24.0},
-        settings={"budget": 12.0},
+        strengths={"Subtle": 6.0, "Balanced": 16.0, "Strong": 24.0},
+        settings={"budget": 16.0},
     ),
     "published": ModelPreset(
         title="RID as published",

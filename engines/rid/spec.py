@@ -58,7 +58,7 @@ class RidParams(Params):
         "for Stable Diffusion, is a download.",
     )
     budget: int = Field(  # whole, since grey levels are: 3.6 would have to become 4, and more than was asked for
-        12,
+        16,
         ge=1,
         le=24,
         title="Strength",
