@@ -41,10 +41,11 @@ LIMITS = (
     "The pocket defender is a small network that was trained on toy people, against small models. On a real photo it "
     "shows what the method does; nobody has tried it against Stable Diffusion. For that there are the published "
     "weights.",
-    "It is meant to make it harder to teach a model a face from these very pictures. With the small models here the "
-    "strongest setting, which shows, makes what a thief draws less like the person, but no more than the protected "
-    "photos are themselves; weaker settings do nothing that could be measured. It is no guarantee: a determined "
-    "thief can try to wash the pattern out, and some ways succeed (the laboratory shows which).",
+    "It is meant to make it harder to teach a model a face from these very pictures. With the small models here "
+    "47 of 100 pictures that a thief draws are taken for the person at 16 grey levels and 29 at 24, instead of 83; "
+    "6 and 12 do nothing that could be measured. The price is a cast of colour, which shows at 24. It is no "
+    "guarantee: a determined thief can try to wash the pattern out, and some ways may succeed (the laboratory shows "
+    "what each leaves).",
     "Pictures that are online already are not protected, and a few clean ones among many protected ones weaken "
     "all of them.",
     "Post the file as it is downloaded here. A platform that shrinks it or saves it as JPEG takes part of the "
