@@ -43,9 +43,9 @@ LIMITS = (
     "weights.",
     "It is meant to make it harder to teach a model a face from these very pictures. With the small models here "
     "47 of 100 pictures that a thief draws are taken for the person at 16 grey levels and 29 at 24, instead of 83; "
-    "6 and 12 do nothing that could be measured. The price is a cast of colour, which shows at 24. It is no "
-    "guarantee: a determined thief can try to wash the pattern out, and some ways may succeed (the laboratory shows "
-    "what each leaves).",
+    "6 and 12 do nothing that could be measured. The price is a cast of colour, which shows on "
+    "plain backgrounds. It is no guarantee: a determined thief can try to wash the pattern out, and some ways may "
+    "succeed (the laboratory shows what each leaves).",
     "Pictures that are online already are not protected, and a few clean ones among many protected ones weaken "
     "all of them.",
     "Post the file as it is downloaded here. A platform that shrinks it or saves it as JPEG takes part of the "
