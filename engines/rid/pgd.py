@@ -189,6 +189,5 @@ def reconstruction_gradient(
 ) -> Tensor:  # [B, 3, S, S]
     """Of the error of what the autoencoder gives back, by the mean of its latents."""
     moved = pictures.detach().requires_grad_(True)
-    given = model.vae.decode(model.vae.encode(moved).latent_dist.mean).sample
-    (gradient,) = torch.autograd.grad(F.mse_loss(given, wanted), moved)
+    (gradient,) = torch.autograd.grad(F.mse_loss(model.given_back(moved), wanted), moved)
     return gradient

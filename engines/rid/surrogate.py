@@ -52,6 +52,10 @@ class Diffusion(nn.Module):
         latents = posterior.mean if noise is None else posterior.mean + posterior.std * noise
         return latents * self.vae.config.scaling_factor
 
+    def given_back(self, pictures: Tensor) -> Tensor:  # [B, 3, H, W] in [-1, 1] -> [B, 3, H, W], in about that
+        """What the autoencoder makes of pictures by the mean of their latents, with its gradient."""
+        return self.vae.decode(self.vae.encode(pictures).latent_dist.mean).sample
+
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:  # [B, C, h, w] -> [B, 3, H, W] in [-1, 1]
         """Pictures of scaled latents."""

@@ -134,8 +134,7 @@ def reconstruction_loss(
     What PhotoGuard's attack on the encoder (Salman et al. 2023) climbs for one picture. With the logarithm pictures
     that are given back badly anyway do not outweigh the others.
     """
-    given = model.vae.decode(model.vae.encode(pictures).latent_dist.mean).sample
-    wrong = (given - clean).square().mean(dim=(1, 2, 3))
+    wrong = (model.given_back(pictures) - clean).square().mean(dim=(1, 2, 3))
     return -(wrong + LEAST_WRONG).log().mean()
 
 
