@@ -47,7 +47,7 @@ def test_every_condition_gets_a_sheet_and_numbers(thief: str):
         assert 0 <= numbers["kept_posted"] <= 1
         assert -1 <= numbers["ism_posted"] <= 1
         assert (numbers["max_change"] == 0) == (name == "clean")
-        assert numbers["max_change"] <= 12
+        assert numbers["max_change"] <= params.budget
     assert ctx.attributes["rid-generated.png"]["role"] == "method"
     assert ctx.attributes["clean-generated.png"]["role"] == "baseline"
     assert not np.array_equal(sheet(ctx, "clean-generated.png"), sheet(ctx, "rid-generated.png"))
