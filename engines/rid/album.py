@@ -75,6 +75,12 @@ def photos(files: Iterable[Photo]) -> Iterator[Photo | Refused]:
             yield Photo(file.name, partial(bytes, data))  # of bytes, `bytes` makes no copy
 
 
+def refusals(refused: list[str], of: int, listed: str = "") -> str:
+    """What is said above the others of files that could not be used, each with its reason; `listed`: where all are."""
+    more = f" And {len(refused) - NAMED} more{listed}." if len(refused) > NAMED else ""
+    return f"{len(refused)} of {of} files could not be used. {' '.join(refused[:NAMED])}{more}"
+
+
 def opened(photo: Photo) -> Image.Image:
     """The picture turned upright, in RGB or RGBA of 8 bits, from 16 pixels a side and at most eight times as long.
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engines.rid.album import NAMED, Photo, Refused, opened, photos
+from engines.rid.album import NAMED, Photo, Refused, opened, photos, refusals
 from engines.rid.defender import GREY_LEVELS
 from engines.rid.identity import Recogniser, shipped
 from engines.rid.levels import stored
@@ -77,16 +77,17 @@ class _Theft:
                     raise file.error
                 usable.append(preprocess_portrait(opened(file), self.surrogate.side)[1])
             except InvalidInput as error:
-                refused.append(f" {file.name}: {error}")
+                refused.append(f"{file.name}: {error}")
         if len(usable) < least:
             raise InvalidInput(
-                f"A thief needs at least {least} pictures of one person; {len(usable)} can be used."
-                + "".join(refused[:NAMED]),
+                " ".join(
+                    [f"A thief needs at least {least} pictures of one person; {len(usable)} can be used."]
+                    + refused[:NAMED]
+                ),
                 "Add some more of the same person.",
                 field="images",
             )
-        looked = len(usable) + len(refused)
-        said = [f"{len(refused)} of {looked} files could not be used.{''.join(refused[:NAMED])}"] if refused else []
+        said = [refusals(refused, len(usable) + len(refused))] if refused else []
         if further:
             said.append(f"A thief learns {most} pictures at most: the first {most}. {further} more are left out.")
         return torch.stack(usable), " ".join(said)

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from engines.rid import lab
-from engines.rid.album import NAMED, Photo, Refused, opened, photos
+from engines.rid.album import Photo, Refused, opened, photos, refusals
 from engines.rid.defender import GREY_LEVELS
 from engines.rid.framing import Square, bands, squares
 from engines.rid.metrics import amplified, measured
@@ -184,15 +184,9 @@ def _report(ctx: Context, params: RidParams, rows: list[dict[str, Any]], revisio
     writer.writeheader()
     writer.writerows({**row, "checkpoint": revision} for row in rows)
     refused = [f"{row['file']}: {row['why']}" for row in rows if row["state"] == "refused"]
-    told = {"notice": refusals(refused, len(rows))} if refused else {}
+    told = {"notice": refusals(refused, len(rows), f", see {REPORT}")} if refused else {}
     ctx.save(REPORT, "table", text.getvalue(), **told)
     ctx.metrics("", protected=len(done), refused=len(refused))
-
-
-def refusals(refused: list[str], of: int) -> str:
-    """What is said of files that could not be used, above the others."""
-    more = f" And {len(refused) - NAMED} more, see {REPORT}." if len(refused) > NAMED else ""
-    return f"{len(refused)} of {of} files could not be used. {' '.join(refused[:NAMED])}{more}"
 
 
 def free_names(names: list[str]) -> list[str]:
