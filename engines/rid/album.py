@@ -76,7 +76,7 @@ def photos(files: Iterable[Photo]) -> Iterator[Photo | Refused]:
 
 
 def refusals(refused: list[str], of: int, listed: str = "") -> str:
-    """What is said above the others of files that could not be used, each with its reason; `listed`: where all are."""
+    """What is said above the others of files that cannot be used, each with its reason; `listed`: where all are."""
     more = f" And {len(refused) - NAMED} more{listed}." if len(refused) > NAMED else ""
     return f"{len(refused)} of {of} files could not be used. {' '.join(refused[:NAMED])}{more}"
 
