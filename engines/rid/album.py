@@ -1,7 +1,7 @@
 """What somebody hands over to be protected: photos and zip archives of photos, opened one by one.
 
 Nothing in a file is believed: sizes are looked at before anything is decoded, archives are read to their limits and
-no further, and of a name only its last part is used. Bytes are read when a photo is opened, and one archive at a time
+no further, and names are shown, never followed. Bytes are read when a photo is opened, and one archive at a time
 is held. A file that cannot be used is told apart, so that the others go on. Knows no network and no store.
 """
 
@@ -41,7 +41,7 @@ CHOOSE = "Choose a PNG, JPEG, WebP, BMP or TIFF photo, or a zip archive of some.
 class Photo:
     """How its owner calls one file, and what reads its bytes."""
 
-    name: str
+    name: str  # in an archive with that and its folders, by which alone two of the same name can be told apart
     read: Callable[[], bytes]  # raises InvalidInput where an archive is damaged
 
 
@@ -209,7 +209,7 @@ def _unpacked(name: str, data: bytes, left: _Left) -> Iterator[Photo | Refused]:
         return
     left.entries -= len(entries)
     for entry in entries:
-        called = PurePosixPath(entry.filename.replace("\\", "/")).name
+        called = "/".join((name, *(part for part in _parts(entry) if part not in ("/", ".."))))
         try:
             _admit(entry, left)
         except InvalidInput as error:
@@ -220,10 +220,14 @@ def _unpacked(name: str, data: bytes, left: _Left) -> Iterator[Photo | Refused]:
 
 def _aside(entry: zipfile.ZipInfo) -> bool:
     """Folders, and what systems put into archives for themselves."""
-    parts = PurePosixPath(entry.filename.replace("\\", "/")).parts
+    parts = _parts(entry)
     return (
         entry.is_dir() or not parts or parts[0] == "__MACOSX" or parts[-1].startswith(".") or parts[-1] == "Thumbs.db"
     )
+
+
+def _parts(entry: zipfile.ZipInfo) -> tuple[str, ...]:
+    return PurePosixPath(entry.filename.replace("\\", "/")).parts
 
 
 def _admit(entry: zipfile.ZipInfo, left: _Left) -> None:

@@ -58,10 +58,12 @@ def test_photos_are_protected_and_each_fails_alone(form: Page, tmp_path: Path):
     expect(state(form)).to_have_text("finished", timeout=2 * PATIENCE_MS)
     expect(measured(form, "Largest change").first).to_contain_text("24")
     expect(form.locator("atelier-compare .stage").first).to_be_visible()
-    expect(form.locator(".job-result .notice")).to_contain_text("2 of 4 files could not be used. broken.png: ")
+    expect(form.locator(".job-result .notice")).to_contain_text(
+        "2 of 4 files could not be used. holiday.zip/broken.png: "
+    )
     choices = form.locator("atelier-compare select")
-    expect(choices.nth(0)).to_have_value("one.png: original")
-    expect(choices.nth(1)).to_have_value("one.png: protected")
+    expect(choices.nth(0)).to_have_value("holiday.zip/one.png: original")
+    expect(choices.nth(1)).to_have_value("holiday.zip/one.png: protected")
     form.locator("atelier-compare").get_by_role("button", name="3.png: protected").click()
     expect(choices.nth(0)).to_have_value("3.png: original")
     protected = downloaded(form, "3.png")

@@ -193,11 +193,11 @@ def test_what_cannot_be_used_says_why(data: bytes, said: str):
     assert caught.value.remedy
 
 
-def test_an_archive_is_unpacked_by_the_last_part_of_each_name():
+def test_files_of_an_archive_are_called_after_it_and_their_folders():
     one, two = encoded(picture(1)), encoded(picture(2))
     files = {"../../etc/passwd.png": one, "C:\\photos\\b.png": two, "folder/": b"", "__MACOSX/._a.png": b"x"}
     found = list(photos([held("all.zip", archive(files)), held("c.png", one)]))
-    assert [photo.name for photo in found] == ["passwd.png", "b.png", "c.png"]
+    assert [photo.name for photo in found] == ["all.zip/etc/passwd.png", "all.zip/C:/photos/b.png", "c.png"]
     assert [photo.read() for photo in found if isinstance(photo, Photo)] == [one, two, one]
 
 
@@ -298,7 +298,7 @@ def with_broken_stream() -> bytes:
 
 def test_a_broken_stream_is_told_by_its_files_name():
     (found,) = photos([held("all.zip", with_broken_stream())])
-    assert found.name == "a.png"
+    assert found.name == "all.zip/a.png"
     assert "damaged" in refusal(found).message
 
 
