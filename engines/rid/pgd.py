@@ -170,13 +170,8 @@ def denoising_gradient(
 ) -> Tensor:  # [B, 3, S, S]
     """Of the error of what is predicted, through U-Net and encoder, at fresh noise and timesteps."""
     moved = pictures.detach().requires_grad_(True)
-
-    def draw(like: Tensor) -> Tensor:
-        return torch.randn(like.shape, generator=generator).to(like)
-
-    posterior = model.vae.encode(moved).latent_dist
-    latents = (posterior.mean + posterior.std * draw(posterior.mean)) * model.vae.config.scaling_factor
-    noise = draw(latents)
+    latents = model.sampled(model.posterior(moved), generator)
+    noise = torch.randn(latents.shape, generator=generator).to(latents)
     timesteps = torch.randint(model.steps, (len(pictures),), generator=generator).to(latents.device)
     (gradient,) = torch.autograd.grad(model.denoising_error(latents, noise, timesteps, words), moved)
     return gradient

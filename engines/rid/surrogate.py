@@ -44,17 +44,22 @@ class Diffusion(nn.Module):
             self.scheduler,
         ).to(self.alphas_cumprod.device)
 
-    def encode(
-        self, pictures: Tensor, noise: Tensor | None = None
-    ) -> Tensor:  # [B, 3, H, W] in [-1, 1] -> [B, C, h, w]
-        """Scaled latents, with the gradient of the encoder; sampled with `noise` of their shape, else the mean."""
-        posterior = self.vae.encode(pictures).latent_dist
-        latents = posterior.mean if noise is None else posterior.mean + posterior.std * noise
-        return latents * self.vae.config.scaling_factor
+    def posterior(self, pictures: Tensor) -> Any:  # [B, 3, H, W] in [-1, 1] -> mean and std of [B, C, h, w]
+        """What the encoder makes of pictures, with its gradient."""
+        return self.vae.encode(pictures).latent_dist
+
+    def encode(self, pictures: Tensor) -> Tensor:  # [B, 3, H, W] in [-1, 1] -> [B, C, h, w]
+        """Scaled latents without chance: the mean."""
+        return self.posterior(pictures).mean * self.vae.config.scaling_factor
+
+    def sampled(self, posterior: Any, generator: torch.Generator) -> Tensor:  # [B, C, h, w]
+        """Scaled latents drawn from a posterior, with a generator of the processor wherever the model is."""
+        drawn = torch.randn(posterior.mean.shape, generator=generator).to(posterior.mean)
+        return (posterior.mean + posterior.std * drawn) * self.vae.config.scaling_factor
 
     def given_back(self, pictures: Tensor) -> Tensor:  # [B, 3, H, W] in [-1, 1] -> [B, 3, H, W], in about that
         """What the autoencoder makes of pictures by the mean of their latents, with its gradient."""
-        return self.vae.decode(self.vae.encode(pictures).latent_dist.mean).sample
+        return self.vae.decode(self.posterior(pictures).mean).sample
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:  # [B, C, h, w] -> [B, 3, H, W] in [-1, 1]

@@ -73,13 +73,12 @@ def personalise(
         prior = class_latents(model, 2 * len(pictures), person, generator, lambda drawn: on_step(0))
     student.unet.train()
     with torch.no_grad():
-        posterior = student.vae.encode(pictures.to(device)).latent_dist
+        posterior = student.posterior(pictures.to(device))
     try:
         for done in range(way.steps):
             noise = _randn((way.batch, *posterior.mean.shape[1:]), generator, device)
             chosen = torch.randint(len(pictures), (way.batch,), generator=generator).to(device)
-            latents = (posterior.mean + posterior.std * _randn(posterior.mean.shape, generator, device))[chosen]
-            latents = latents * student.vae.config.scaling_factor
+            latents = student.sampled(posterior, generator)[chosen]
             loss = _denoising(student, latents, noise, student.embed([prompt]), generator)
             if way.prior_weight and prior is not None:
                 some = prior[torch.randint(len(prior), (way.batch,), generator=generator).to(device)]

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -81,15 +82,18 @@ class Protecting:
         moved = plain + deltas[: len(plain)]
         if self.rough:
             moved = shaken(moved, generator)
-        asked = zip(self.models, self.words, strict=True)
-        losses = torch.stack([surrogate_loss(model, moved, words, generator) for model, words in asked])
+        encoded = [model.posterior(moved) for model in self.models]  # once, for both terms
+        asked = list(zip(self.models, encoded, self.words, strict=True))
+        losses = torch.stack([surrogate_loss(*each, generator) for each in asked])
         parts = {"sds": losses.mean()}
         if paired:
             total = rid_total_loss(deltas[len(plain) :], source, attacked, losses, self.regression)
             parts["regression"] = total.total - losses.mean()
         if self.reconstruction:
-            kept = torch.stack([reconstruction_loss(model, moved, plain) for model in self.models]).mean()
-            parts["reconstruction"] = self.reconstruction * kept
+            given = [model.vae.decode(posterior.mean).sample for model, posterior, _ in asked]
+            parts["reconstruction"] = (
+                self.reconstruction * torch.stack([reconstruction_loss(each, plain) for each in given]).mean()
+            )
         return parts
 
     def _open(self, device: torch.device) -> None:
@@ -105,36 +109,30 @@ class Protecting:
 
 def surrogate_loss(
     model: Diffusion,
-    pictures: Tensor,  # [B, 3, S, S] in about [-1, 1]
+    posterior: Any,  # of pictures, by the model's encoder
     words: Tensor,  # [1, T, D]
     generator: torch.Generator,
 ) -> Tensor:  # []
     """Adv-SDS of one surrogate; the gradient reaches the pictures through the encoder alone."""
-
-    def draw(like: Tensor) -> Tensor:
-        return torch.randn(like.shape, generator=generator).to(like)
-
-    posterior = model.vae.encode(pictures).latent_dist
-    latents = (posterior.mean + posterior.std * draw(posterior.mean)) * model.vae.config.scaling_factor
-    noise = draw(latents)
-    timesteps = torch.randint(model.steps, (len(pictures),), generator=generator).to(latents.device)
+    latents = model.sampled(posterior, generator)
+    noise = torch.randn(latents.shape, generator=generator).to(latents)
+    timesteps = torch.randint(model.steps, (len(latents),), generator=generator).to(latents.device)
     with torch.no_grad():
         noisy = model.noised(latents, noise, timesteps)
-        predicted = model.predict(noisy, timesteps, words.to(noisy).expand(len(pictures), -1, -1))
+        predicted = model.predict(noisy, timesteps, words.to(noisy).expand(len(latents), -1, -1))
     return adv_sds_loss(latents, noise, predicted, timesteps, model.alphas_cumprod)[1]
 
 
 def reconstruction_loss(
-    model: Diffusion,
-    pictures: Tensor,  # [B, 3, S, S] in about [-1, 1], perturbed
+    given_back: Tensor,  # [B, 3, S, S] in about [-1, 1], by an autoencoder, of perturbed pictures
     clean: Tensor,  # [B, 3, S, S]
 ) -> Tensor:  # []
-    """Minus the logarithm of how far what the autoencoder gives back is from the picture; ours.
+    """Minus the logarithm of how far what an autoencoder gives back is from the picture; ours.
 
     What PhotoGuard's attack on the encoder (Salman et al. 2023) climbs for one picture. With the logarithm pictures
     that are given back badly anyway do not outweigh the others.
     """
-    wrong = (model.given_back(pictures) - clean).square().mean(dim=(1, 2, 3))
+    wrong = (given_back - clean).square().mean(dim=(1, 2, 3))
     return -(wrong + LEAST_WRONG).log().mean()
 
 
