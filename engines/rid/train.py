@@ -2,8 +2,9 @@
 
 RID (arXiv 2412.09844), the combined objective: every step takes plain pictures, on which the perturbed latents are
 pushed away from what the diffusion models believe, and pairs of pictures with their perturbations found by search.
-Two additions of ours are options: what an autoencoder gives back of a perturbed picture is pushed away from the
-picture itself, and a perturbation survives JPEG, resizing and noise. Does not know where pictures come from.
+Three additions of ours are options: what an autoencoder gives back of a perturbed picture is pushed away from the
+picture itself, a perturbation keeps to where it does not show, and it survives JPEG, resizing and noise. Does not
+know where pictures come from.
 """
 
 from __future__ import annotations
@@ -31,9 +32,11 @@ __all__ = [  # with the units, for whoever writes a recipe
     "Protecting",
     "build",
     "drawn",
+    "evenness",
     "hidden",
     "reconstruction_loss",
     "shaken",
+    "showing_loss",
     "surrogate_loss",
     "to_float",
     "to_levels",
@@ -43,6 +46,8 @@ PROMPT = " "  # of the surrogates in training
 REGRESSION = 0.3  # weight of the L1 to the targets; at 10 its gradient is 29 times that of the distillation
 CELL = 8  # pixels of a cell of latents, a side
 LEAST_WRONG = 1e-3  # mean squared error below which nothing is gained by less
+AROUND = 5  # pixels a side, of what a pixel is compared with
+EVEN = 0.015  # deviation of colours around a pixel at which it counts half as even; two grey levels
 SHAKEN = 0.5  # how often a perturbed picture is treated roughly, where that is asked for
 
 
@@ -60,6 +65,7 @@ class Protecting:
     regression: float = REGRESSION
     paired: float = 0.25  # share of a batch that has targets
     reconstruction: float = 0.0  # weight of what autoencoders give back
+    showing: float = 0.0  # weight of what shows on even areas
     rough: bool = False
     pool: Tensor | None = None
     targets: tuple[Tensor, Tensor] | None = None
@@ -94,6 +100,8 @@ class Protecting:
             parts["reconstruction"] = (
                 self.reconstruction * torch.stack([reconstruction_loss(each, plain) for each in given]).mean()
             )
+        if self.showing:
+            parts["showing"] = self.showing * showing_loss(deltas[: len(plain)] / student.eps, plain)
         return parts
 
     def _open(self, device: torch.device) -> None:
@@ -134,6 +142,19 @@ def reconstruction_loss(
     """
     wrong = (given_back - clean).square().mean(dim=(1, 2, 3))
     return -(wrong + LEAST_WRONG).log().mean()
+
+
+def showing_loss(share: Tensor, pictures: Tensor) -> Tensor:  # [B, 3, S, S] in [-1, 1], twice -> []
+    """How much of a perturbation, as a share of the budget, lies where it shows: squared, on even areas; ours."""
+    return (evenness(pictures) * share.square()).mean()
+
+
+def evenness(pictures: Tensor) -> Tensor:  # [B, 3, S, S] in [-1, 1] -> [B, 1, S, S] in (0, 1]
+    """1 where a picture is even, towards 0 where it has edges or texture, which hide a change from the eye."""
+    edged = F.pad(pictures, (AROUND // 2,) * 4, mode="reflect")
+    mean, squared = (F.avg_pool2d(each, AROUND, stride=1) for each in (edged, edged.square()))
+    variance = (squared - mean.square()).clamp_min(0).mean(1, keepdim=True)
+    return 1 / (1 + variance / EVEN**2)
 
 
 def drawn(pool: Tensor, count: int, generator: torch.Generator) -> Tensor:  # uint8 [N, 3, S, S] -> [count, 3, S, S]

@@ -68,9 +68,11 @@ def test_families_say_what_they_have_seen_and_share_targets(
     cards = {name: json.loads((small / name / "training.json").read_text()) for name in rid.VARIANTS}
     assert cards["rid_alone"]["surrogates"] == ["portraits"]
     assert cards["rid"]["surrogates"] == cards["rid_rough"]["surrogates"] == ["portraits", "portraits_b"]
-    assert [task.rough for task in tasks] == [False] * 8 + [True] * 4
-    assert [[path.name for path in task.surrogates] for task in tasks[4:8]] == [["portraits"]] * 4
-    assert [task.reconstruction for task in tasks] == [0, 1, 1, 1] * 3
+    assert [task.rough for task in tasks] == [False] * 10 + [True] * 5
+    assert [[path.name for path in task.surrogates] for task in tasks[5:10]] == [["portraits"]] * 5
+    assert [task.reconstruction for task in tasks] == [0, 1, 1, 1, 1] * 3
+    assert [task.showing > 0 for task in tasks] == [False, False, True, True, True] * 3
+    assert [task.pairs is None for task in tasks] == [task.showing > 0 for task in tasks], "targets show"
 
 
 def test_targets_are_drawn_from_every_shard(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -80,11 +82,3 @@ def test_targets_are_drawn_from_every_shard(small: Path, tmp_path: Path, monkeyp
     monkeypatch.setattr(rid, "TARGETS", 8)
     rid.targets(tmp_path / "pairs.safetensors", shards, [small / "portraits"], 24.0, lambda line: None)
     assert set(load_file(tmp_path / "pairs.safetensors")["source"].unique().tolist()) == {50, 150}
-
-
-def test_targets_are_scaled_with_the_budget(tmp_path: Path):
-    source = smooth(3)
-    pairs, half = tmp_path / "pairs.safetensors", tmp_path / "half.safetensors"
-    save_file({"source": source, "attacked": source + 20}, pairs)
-    rid.scaled(pairs, half, 0.5)
-    assert torch.equal(load_file(half)["attacked"], source + 10)

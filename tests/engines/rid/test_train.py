@@ -18,10 +18,12 @@ from engines.rid.train import (
     Protecting,
     build,
     drawn,
+    evenness,
     hidden,
     reconstruction_loss,
     rolled,
     shaken,
+    showing_loss,
     surrogate_loss,
     to_float,
 )
@@ -121,6 +123,37 @@ def test_what_is_given_back_is_measured_picture_by_picture(diffusion: Diffusion)
         wrong = [float((a - b).square().mean()) for a, b in zip(given, pictures, strict=True)]
         found = reconstruction_loss(given, pictures)
     assert float(found) == pytest.approx(-sum(math.log(each + 1e-3) for each in wrong) / 3, rel=1e-4)
+
+
+def half_even(count: int, seed: int = 0) -> Tensor:  # [N, 3, SIDE, SIDE], even on the left
+    pictures = smooth(count, seed).float().mean(dim=(2, 3), keepdim=True).expand(-1, -1, SIDE, SIDE).clone()
+    grain = torch.randint(0, 2, pictures.shape, generator=torch.Generator().manual_seed(seed)) * 80.0 - 40
+    pictures[..., SIDE // 2 :] += grain[..., SIDE // 2 :]
+    return to_float(pictures.round().byte())
+
+
+def test_a_change_shows_on_even_areas_and_not_beside_an_edge():
+    pictures = half_even(2)
+    even = evenness(pictures)
+    assert even.shape == (2, 1, SIDE, SIDE)
+    assert even[..., : SIDE // 2 - 2].min() > 0.99
+    assert even[..., SIDE // 2 - 2 :].max() < 0.02
+    left, right = torch.zeros(2, *pictures.shape)
+    left[..., : SIDE // 2 - 2], right[..., SIDE // 2 - 2 :] = 1, -1
+    assert showing_loss(left, pictures) == pytest.approx((SIDE // 2 - 2) / SIDE, rel=0.01)
+    assert showing_loss(right, pictures) < 0.02 * showing_loss(left, pictures)
+
+
+def test_a_perturbation_keeps_to_where_it_does_not_show(diffusion: Diffusion, tmp_path: Path):
+    path = tmp_path / "pool.safetensors"
+    save_file({"pictures": ((half_even(12) + 1) * 127.5).round().byte()}, path)
+    student, made = fresh(), task(path, diffusion, reconstruction=1.0, showing=20.0)
+    assert set(made(student, 4, torch.Generator().manual_seed(0))) == {"sds", "reconstruction", "showing"}
+    train(student, made, RECIPE, tmp_path / "work", hidden)
+    load_average(tmp_path / "work", student)
+    with torch.no_grad():
+        size = student(half_even(16, seed=7)).abs()
+    assert size[..., : SIDE // 2 - 4].mean() < 0.5 * size[..., SIDE // 2 :].mean()
 
 
 def test_every_surrogate_is_asked(pool: Path, diffusion: Diffusion):
