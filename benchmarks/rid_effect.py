@@ -15,6 +15,7 @@ weights or settings stand on lines of their own. Conditions:
     none         nobody is learned: the floor, from the same noise
     clean        the pictures as they are
     random       random signs of the whole budget
+    cast         one colour cast of the whole budget for everybody, bluer: what does a network add to that?
     rid          the defender, trained against both portrait models
     rid_keep     the defender on pictures three times as large, which keep their size; the thief shrinks them
     pgd, aspl    search against the thief's own model, as it is (AdvDM) and learning meanwhile (Anti-DreamBooth)
@@ -74,10 +75,10 @@ FIRST = 50_000_000  # seed of the first reported identity; no model has seen it
 LEARNED, HELD_OUT, DRAWN = 6, 12, 16  # pictures of an identity, and from a thief
 KEPT = "rid_keep"
 LARGER = 3  # times, pictures that keep their size
-BUDGETS = (3.0, 4.0, 6.0, 12.0, 24.0)  # grey levels: those published, and those of the pocket model
+BUDGETS = (3.0, 4.0, 6.0, 12.0, 16.0, 24.0)  # grey levels: those published, and those of the pocket model
 SEARCHED = ("pgd", "photoguard", "aspl")
 UNSEEN = ("rid_unseen", *(f"{name}_unseen" for name in SEARCHED))
-CONDITIONS = ("none", "clean", "random", "rid", *SEARCHED, "rid_keep", *UNSEEN)
+CONDITIONS = ("none", "clean", "random", "cast", "rid", *SEARCHED, "rid_keep", *UNSEEN)
 WITHOUT_BUDGET = ("none", "clean")
 OTHER = {
     "portraits": "portraits_b",

@@ -16,7 +16,7 @@ from studio.errors import InvalidInput
 
 __all__ = ["CONDITIONS", "MODELS", "SPEC", "RidParams"]
 
-Condition = Literal["clean", "rid", "random", "pgd", "photoguard", "aspl"]
+Condition = Literal["clean", "rid", "random", "cast", "pgd", "photoguard", "aspl"]
 MOST_FILES = 2000
 THIEF_PHOTOS = (4, 8)  # how many pictures of a person a thief needs, and uses at most
 SQUARES = 3  # of a typical photo, which is no square: one in the middle, one on either side
@@ -30,6 +30,7 @@ CONDITIONS = {
     "clean": "The pictures as they are",
     "rid": "Protected by RID",
     "random": "Random noise of the same strength",
+    "cast": "A plain colour cast of the same strength",
     "pgd": "Protected picture by picture (AdvDM)",
     "photoguard": "Protected picture by picture, against the autoencoder alone (after PhotoGuard)",
     "aspl": "Protected together, against a model that learns them meanwhile (ASPL)",
@@ -81,7 +82,7 @@ class RidParams(Params):
     conditions: tuple[Condition, ...] = Field(
         ("clean", "rid", "random"),
         title="What the thief gets",
-        description="A thief is trained on each of these; random noise shows that it is not just any noise.",
+        description="A thief is trained on each of these; noise and a cast show whether just any change would do.",
     )
     thief: Literal["full", "lora", "inversion"] = Field(
         "full",

@@ -28,6 +28,7 @@ from engines.rid.thief import Stolen, Way, generate, personalise
 SEARCH = (10, 9)  # rounds, and steps a round, of the search
 ALTERNATION = (15, 6, 3)  # the same of ASPL, as many steps in all, and how many its surrogates learn each time
 PURPOSES = ("random", "pgd", "purify", "learn", "draw", "aspl", "photoguard")
+BLUER = (-1.0, -1.0, 1.0)  # red, green, blue: what autoencoders give back worst, and defenders therefore lean to
 Stream = Callable[[str], torch.Generator]  # randomness of a purpose, from its beginning each time
 OnStep = Callable[[str, int], None]  # what is done ("search", "learn", "draw"), and how many steps of it are
 
@@ -71,6 +72,8 @@ def perturbed(
             return clean
         case "random":
             delta = eps * (torch.randint(0, 2, clean.shape, generator=stream("random")) * 2.0 - 1)
+        case "cast":
+            delta = eps * torch.tensor(BLUER).view(1, 3, 1, 1).expand_as(clean)
         case "rid":
             delta = defend(clean)
         case "pgd":

@@ -53,7 +53,7 @@ def test_neighbouring_seeds_share_no_randomness():
     assert not any(torch.equal(one, other) for one, other in combinations(drawn, 2))
 
 
-@pytest.mark.parametrize("condition", ["clean", "random", "rid", "pgd", "photoguard", "aspl"])
+@pytest.mark.parametrize("condition", ["clean", "random", "cast", "rid", "pgd", "photoguard", "aspl"])
 def test_what_is_posted_is_within_the_budget_and_on_grey_levels(
     condition: str, diffusion: Diffusion, monkeypatch: pytest.MonkeyPatch
 ):
