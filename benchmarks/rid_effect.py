@@ -2,9 +2,9 @@
 
     python -m benchmarks.rid_effect --identities 0:16 --out runs/rid_effect.jsonl
     python -m benchmarks.rid_effect --identities 0:4 --thief lora --out runs/rid_effect.jsonl
-    python -m benchmarks.rid_effect --identities 0:4 --budgets 12,24 --purify jpeg75,jpeg50,resize,blur,noise
+    python -m benchmarks.rid_effect --identities 0:4 --budgets 12,24 --purify jpeg75,jpeg50,resize,blur,noise,balance
     python -m benchmarks.rid_effect --model portraits_b --conditions none,clean,random,rid_unseen,pgd_unseen
-    python -m benchmarks.rid_effect --thief nobody --purify jpeg75,jpeg50,resize,blur,noise,diffusion
+    python -m benchmarks.rid_effect --thief nobody --purify jpeg75,jpeg50,resize,blur,noise,balance,diffusion
     python -m benchmarks.rid_effect --photo assets/examples/photos/astronaut.png --box 90,0,370,280
     python -m benchmarks.rid_effect --report runs/rid_effect.jsonl
 

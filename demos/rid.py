@@ -35,6 +35,7 @@ PURIFICATIONS = (
     ("Half the size and back", "resize"),
     ("Blur", "blur"),
     ("Noise", "noise"),
+    ("Balance of colours", "balance"),
     ("Redraw a little by diffusion", "diffusion"),
 )
 LIMITS = (

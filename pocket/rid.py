@@ -48,7 +48,12 @@ ROUNDS, INNER = 2, 10  # of the search
 BESIDE: dict[str, Any] = {"batch": 16, "ranks": 1, "warmup": 20, "muon_rate": 0.01, "adam_rate": 1e-3, "ema": 0.98}
 FASTER: dict[str, Any] = BESIDE | {"muon_rate": 0.02}
 GIVEN_BACK: dict[str, Any] = {"regression": 0.3, "paired": 0.25, "reconstruction": 1.0}
-UNSEEN: dict[str, Any] = {"regression": 0.0, "paired": 0.0, "reconstruction": 1.0, "showing": 3.0}  # targets show
+UNNOTICED: dict[str, Any] = {
+    "regression": 0.0,
+    "paired": 0.0,
+    "reconstruction": 1.0,
+    "showing": 3.0,
+}  # the targets show
 
 
 @dataclass(frozen=True)
@@ -75,9 +80,9 @@ STAGES = (
         paired=0.75,
     ),
     Stage("24-shown", LARGEST, Recipe(seed=34, steps=700, cooldown=450, **BESIDE), **GIVEN_BACK),
-    Stage("24", LARGEST, Recipe(seed=35, steps=400, cooldown=250, **FASTER), **UNSEEN),
-    Stage("12", 12.0, Recipe(seed=32, steps=200, cooldown=150, **FASTER), **UNSEEN),
-    Stage("6", 6.0, Recipe(seed=33, steps=120, cooldown=100, **FASTER), **UNSEEN),
+    Stage("24", LARGEST, Recipe(seed=35, steps=400, cooldown=250, **FASTER), **UNNOTICED),
+    Stage("12", 12.0, Recipe(seed=32, steps=200, cooldown=150, **FASTER), **UNNOTICED),
+    Stage("6", 6.0, Recipe(seed=33, steps=120, cooldown=100, **FASTER), **UNNOTICED),
 )
 
 

@@ -1,8 +1,8 @@
 """What a thief may do to pictures first, hoping that a protection does not survive it.
 
 RID (arXiv 2412.09844), robustness experiments: JPEG, resizing, blur, noise, and a diffusion model that redraws the
-picture a little (DiffPure-like, Nie et al. 2022). What each leaves of a perturbation can be measured without a thief.
-All pictures in [-1, 1].
+picture a little (DiffPure-like, Nie et al. 2022); and, ours, a balance of colours, against casts. What each leaves of
+a perturbation can be measured without a thief. All pictures in [-1, 1].
 """
 
 from __future__ import annotations
@@ -71,12 +71,20 @@ def _grainy(pictures: Tensor, generator: torch.Generator) -> Tensor:
     return pictures + 2 * NOISE * torch.randn(pictures.shape, generator=generator).to(pictures)
 
 
+def _balanced(pictures: Tensor, generator: torch.Generator) -> Tensor:
+    """Channels scaled to equal means, as cameras balance white: on average the world is taken to be grey."""
+    levels = (pictures + 1) / 2
+    means = levels.mean(dim=(2, 3), keepdim=True).clamp_min(1 / 255)
+    return 2 * levels * means.mean(dim=1, keepdim=True) / means - 1
+
+
 WAYS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
     "jpeg75": _jpeg(75),
     "jpeg50": _jpeg(50),
     "resize": _smaller,
     "blur": _blurred,
     "noise": _grainy,
+    "balance": _balanced,
 }
 
 

@@ -93,7 +93,7 @@ class RidParams(Params):
         None, ge=1, le=10_000, title="Training steps of the thief", description="Empty: as many as that way takes."
     )
     generated: int = Field(8, ge=1, le=64, title="Pictures to generate", description="By each thief.")
-    purify: Literal["none", "jpeg75", "jpeg50", "resize", "blur", "noise", "diffusion"] = Field(
+    purify: Literal["none", "jpeg75", "jpeg50", "resize", "blur", "noise", "balance", "diffusion"] = Field(
         "none",
         title="Purification",
         description="What the thief does to the photos first, hoping to remove the protection.",

@@ -97,9 +97,8 @@ class Protecting:
             parts["regression"] = total.total - losses.mean()
         if self.reconstruction:
             given = [model.vae.decode(posterior.mean).sample for model, posterior, _ in asked]
-            parts["reconstruction"] = (
-                self.reconstruction * torch.stack([reconstruction_loss(each, plain) for each in given]).mean()
-            )
+            kept = torch.stack([reconstruction_loss(each, plain) for each in given]).mean()
+            parts["reconstruction"] = self.reconstruction * kept
         if self.showing:
             parts["showing"] = self.showing * showing_loss(deltas[: len(plain)] / student.eps, plain)
         return parts

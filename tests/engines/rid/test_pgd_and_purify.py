@@ -215,6 +215,15 @@ def test_jpeg_is_the_real_one(diffusion: Diffusion):
     np.testing.assert_allclose(made[0].permute(1, 2, 0).numpy(), expected, atol=1e-6)
 
 
+def test_a_balance_of_colours_undoes_a_cast(diffusion: Diffusion):
+    grey = torch.linspace(-0.8, 0.4, SIDE).expand(2, 3, SIDE, SIDE)
+    cast = (grey + 1) * torch.tensor([0.7, 1.0, 1.3]).view(1, 3, 1, 1) - 1
+    made = purified(cast, "balance", model=diffusion, generator=torch.Generator(), **ASKED)
+    torch.testing.assert_close(made, grey.contiguous())
+    black = torch.full_like(grey, -1)
+    assert torch.equal(purified(black, "balance", model=diffusion, generator=torch.Generator(), **ASKED), black)
+
+
 def test_blur_and_resizing_remove_what_is_fine(diffusion: Diffusion):
     fine = torch.ones(1, 3, SIDE, SIDE) * 0.3
     fine[..., ::2] *= -1
