@@ -48,12 +48,7 @@ ROUNDS, INNER = 2, 10  # of the search
 BESIDE: dict[str, Any] = {"batch": 16, "ranks": 1, "warmup": 20, "muon_rate": 0.01, "adam_rate": 1e-3, "ema": 0.98}
 FASTER: dict[str, Any] = BESIDE | {"muon_rate": 0.02}
 GIVEN_BACK: dict[str, Any] = {"regression": 0.3, "paired": 0.25, "reconstruction": 1.0}
-UNNOTICED: dict[str, Any] = {
-    "regression": 0.0,
-    "paired": 0.0,
-    "reconstruction": 1.0,
-    "showing": 3.0,
-}  # the targets show
+UNNOTICED: dict[str, Any] = {"reconstruction": 1.0, "showing": 3.0}  # and no targets, which show
 
 
 @dataclass(frozen=True)
@@ -63,8 +58,8 @@ class Stage:
     name: str
     budget: float  # grey levels
     recipe: Recipe
-    regression: float  # weight of the L1 to the targets
-    paired: float  # share of a batch that has targets
+    regression: float = 0.0  # weight of the L1 to the targets
+    paired: float = 0.0  # share of a batch that has targets; 0 is without any
     reconstruction: float = 0.0  # weight of what the autoencoders give back
     showing: float = 0.0  # weight of what shows on even areas
 
